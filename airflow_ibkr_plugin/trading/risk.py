@@ -1,0 +1,158 @@
+"""The risk engine: pure rules over one frozen context, in a defined order. A rule can allow, clamp or deny."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from airflow_ibkr_plugin.trading.instruments import Instrument
+from airflow_ibkr_plugin.trading.orders import OrderTicket
+from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+from airflow_ibkr_plugin.trading.signals import Signal
+
+
+class Outcome(StrEnum):
+    """What a rule says."""
+
+    ALLOW = "allow"
+    CLAMP = "clamp"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskContext:
+    """All that a rule may look at. Gathered before the reservation; counts are read inside its transaction.
+
+    :param now: broker's clock, aware UTC.
+    :param quote: reference quote; a rule that needs a price denies when it is missing or delayed.
+    :param position: signed quantity of the instrument that the account holds, all strategies together.
+    :param reserved: signed quantity of the instrument that is reserved or working, not yet filled.
+    :param orders_today: intents of this strategy that reached RESERVED or further on the broker's day.
+    :param market_open: whether the instrument's market is open at `now`; None if that could not be told.
+    """
+
+    now: datetime
+    strategy: str
+    instrument: Instrument
+    ticket: OrderTicket
+    quote: Quote
+    account: AccountSnapshot
+    position: Decimal
+    reserved: Decimal
+    orders_today: int
+    market_open: bool | None
+    signal: Signal | None = None
+
+    @property
+    def price(self) -> Decimal | None:
+        """Price that the exposure of the ticket is measured with: the worse of limit and reference for the buyer."""
+        reference = self.quote.reference
+        if reference is None or self.ticket.limit_price is None:
+            return reference
+        return max(reference, self.ticket.limit_price)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one rule concluded.
+
+    :param quantity: with CLAMP, the quantity that is allowed, > 0 and below the ticket's.
+    :param limit, observed: the limit and what was held against it, as text for the record.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    limit: str = ""
+    observed: str = ""
+    quantity: Decimal | None = None
+
+
+def allow(*, limit: object = "", observed: object = "") -> Verdict:
+    """The order passes this rule."""
+    return Verdict(outcome=Outcome.ALLOW, limit=str(limit), observed=str(observed))
+
+
+def deny(reason: str, *, limit: object = "", observed: object = "") -> Verdict:
+    """The order must not be sent."""
+    return Verdict(outcome=Outcome.DENY, reason=reason, limit=str(limit), observed=str(observed))
+
+
+def clamp(quantity: Decimal, reason: str, *, limit: object = "", observed: object = "") -> Verdict:
+    """The order passes with a smaller quantity."""
+    return Verdict(outcome=Outcome.CLAMP, reason=reason, limit=str(limit), observed=str(observed), quantity=quantity)
+
+
+Check = Callable[[RiskContext, Mapping[str, Any]], Verdict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskRule:
+    """A risk rule as a package registers it.
+
+    :param name: unique, `snake_case`; third parties prefix it with their package: `momentum.trend_filter`.
+    :param check: pure and bounded: `(context, parameters) -> Verdict`.
+    :param parameters: JSON Schema (2020-12) of the rule's parameters, an object schema.
+    :param order: rules run by ascending order, then name; clamping rules come before those that only deny.
+    """
+
+    name: str
+    check: Check
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "additionalProperties": False})
+    order: int = 100
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskDecision:
+    """One rule's verdict, named, for the record."""
+
+    rule: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskResult:
+    """The engine's answer: the ticket to send (perhaps smaller), or None; and each rule's decision."""
+
+    ticket: OrderTicket | None
+    decisions: tuple[RiskDecision, ...]
+
+    @property
+    def denied_by(self) -> RiskDecision | None:
+        """The first denial."""
+        return next((d for d in self.decisions if d.verdict.outcome is Outcome.DENY), None)
+
+
+def evaluate(rules: Iterable[tuple[RiskRule, Mapping[str, Any]]], context: RiskContext) -> RiskResult:
+    """Run every rule in order; each sees the ticket as clamped so far. One denial denies.
+
+    A rule that raises, or clamps to a quantity that is not smaller and positive, denies: money paths fail closed.
+    """
+    decisions: list[RiskDecision] = []
+    denied = False
+    for rule, parameters in sorted(rules, key=lambda pair: (pair[0].order, pair[0].name)):
+        verdict = _checked(rule, context, parameters)
+        decisions.append(RiskDecision(rule=rule.name, verdict=verdict))
+        if verdict.outcome is Outcome.DENY:
+            denied = True
+        elif verdict.outcome is Outcome.CLAMP and verdict.quantity is not None:
+            context = replace(context, ticket=replace(context.ticket, quantity=verdict.quantity))
+    return RiskResult(ticket=None if denied else context.ticket, decisions=tuple(decisions))
+
+
+def _checked(rule: RiskRule, context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    try:
+        verdict: object = rule.check(context, parameters)
+    except Exception as error:  # noqa: BLE001  third-party code; whatever it raises must deny, not pass
+        return deny(f"rule {rule.name} failed: {type(error).__name__}: {error}")
+    if not isinstance(verdict, Verdict):
+        return deny(f"rule {rule.name} answered {verdict!r}, not a Verdict")
+    if verdict.outcome is Outcome.CLAMP and not (
+        verdict.quantity is not None and 0 < verdict.quantity < context.ticket.quantity
+    ):
+        return deny(f"rule {rule.name} clamped {context.ticket.quantity} to {verdict.quantity}")
+    return verdict
