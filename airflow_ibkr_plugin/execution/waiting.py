@@ -1,0 +1,88 @@
+"""What a strategy waits for before it acts: an open market and a valid session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.broker.spec import GatewaySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Whether the wait is over, and one line that says why or why not."""
+
+    ready: bool
+    detail: str
+
+
+def market_status(
+    spec: GatewaySpec, symbols: Sequence[str | Mapping[str, Any]], calendar: str, *, owner: str
+) -> Status:
+    """Whether the market of every symbol is open, by the broker's clock and each contract's liquidHours.
+
+    :param calendar: name of an exchange calendar that must be open as well; '' for none.
+    :raises BrokerError: the gateway could not be asked, or does not know a symbol.
+    :raises ConfigError: the hours of a symbol cannot be told.
+    """
+    from airflow_ibkr_plugin.broker.connect import leased_session
+    from airflow_ibkr_plugin.broker.contracts import pin
+    from airflow_ibkr_plugin.errors import ConfigError
+    from airflow_ibkr_plugin.store.database import open_database
+    from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
+    from airflow_ibkr_plugin.trading.market_hours import is_open
+
+    database = open_database()
+    with leased_session(spec, database, owner=owner) as session:
+        now = session.now()
+        clock = "simulated clock" if session.simulated else "broker's clock"
+        closed = []
+        for symbol in symbols:
+            instrument = pin(session, database, InstrumentSpec.parse(symbol))
+            opened = is_open(instrument, now)
+            if opened is None:
+                raise ConfigError(
+                    f"nobody can tell when the market of {instrument.name} is open.",
+                    remedy="Name the exchange calendar: `calendar: XNYS`.",
+                )
+            if not opened or (calendar and not is_open(None, now, calendar=calendar)):
+                closed.append(instrument.name)
+    state = f"closed for {', '.join(closed)}" if closed else "open"
+    return Status(ready=not closed, detail=f"{now:%Y-%m-%d %H:%M:%S %Z} ({clock}): market {state}")
+
+
+def session_status(spec: GatewaySpec, *, strategy: str) -> Status:
+    """Whether the gateway's session with IBKR is valid; if not, re-authenticate, and alert where a human is needed."""
+    from airflow_ibkr_plugin.broker.auth import check_session, reauthenticate
+
+    status = check_session(spec)
+    if not status.valid:
+        status = reauthenticate(spec)
+    if status.needs_human:
+        _alert_human(spec, strategy, status.detail)
+    return Status(ready=status.valid, detail=status.detail)
+
+
+def _alert_human(spec: GatewaySpec, strategy: str, detail: str) -> None:
+    from airflow_ibkr_plugin import settings
+    from airflow_ibkr_plugin.alerts.sender import deliver_due
+    from airflow_ibkr_plugin.store.alerts import Alerts
+    from airflow_ibkr_plugin.store.database import open_database
+
+    database = open_database()
+    at = datetime.now(UTC)
+    with database.write() as session:
+        Alerts(session).enqueue(
+            f"needs-human:{spec.conn_id}:{at:%Y-%m-%d}",
+            "critical",
+            f"The broker session of {spec.conn_id} needs a human",
+            f"{detail}\n\nStrategy {strategy} waits. Log in to the gateway at {spec.host}:{spec.port}.",
+            strategy,
+            "",
+            "",
+            at,
+        )
+    deliver_due(database, settings.load().alert_urls, now=at)

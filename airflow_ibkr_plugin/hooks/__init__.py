@@ -1,0 +1,1 @@
+"""The Airflow hook behind the connection type `ibkr`."""

@@ -1,0 +1,1 @@
+"""Airflow operators: each takes Airflow's context, calls one function below, and hands the result on."""

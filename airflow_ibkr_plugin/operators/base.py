@@ -1,0 +1,164 @@
+"""What all our operators share: who runs (DAG run, task, strategy), and a record of how long it took."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_ibkr_plugin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from airflow_ibkr_plugin.broker.session import BrokerSession
+    from airflow_ibkr_plugin.store.database import Database
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRun:
+    """The identity of one try of one task instance.
+
+    :param map_index: -1 where the task is not mapped.
+    :param label: task id, with the symbol for a mapped task: `symbol.signal[SPY]`.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    log_url: str
+
+    @classmethod
+    def from_context(cls, context: Any) -> TaskRun:
+        """Read it from Airflow's task context."""
+        ti = context["ti"]
+        map_index = ti.map_index if ti.map_index is not None else -1
+        return cls(
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=map_index,
+            try_number=ti.try_number,
+            log_url=getattr(ti, "log_url", "") or "",
+        )
+
+    @property
+    def owner(self) -> str:
+        """Name for leases: unique for each try, and telling."""
+        return f"{self.dag_id}/{self.run_id}/{self.task_id}/{self.map_index}/{self.try_number}"
+
+    @property
+    def metric_prefix(self) -> str:
+        """MLflow metric names of this task begin with it."""
+        return f"task/{self.task_id}" + (f"/{self.map_index}" if self.map_index >= 0 else "")
+
+
+class IBKROperator(BaseOperator):
+    """Base of the operators that run inside a strategy's DAG.
+
+    :param strategy: name of the strategy, which is also the id of its DAG unless given otherwise.
+    """
+
+    template_fields: Sequence[str] = ()
+
+    def __init__(self, *, strategy: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.strategy = strategy
+
+    @cached_property
+    def database(self) -> Database:
+        """The trading database of this installation."""
+        from airflow_ibkr_plugin.store.database import open_database
+
+        return open_database()
+
+    def execute(self, context: Any) -> Any:
+        """Run the task; record its duration, and its failure where it fails. The error goes on to Airflow."""
+        run = TaskRun.from_context(context)
+        started = time.monotonic()
+        try:
+            result = self.run_task(context, run)
+        except Exception as error:
+            self._record(run, time.monotonic() - started, error)
+            raise
+        self._record(run, time.monotonic() - started, None)
+        return result
+
+    @abstractmethod
+    def run_task(self, context: Any, run: TaskRun) -> Any:
+        """Do the work; what it returns is the task's XCom (plain JSON types)."""
+
+    def upstream(self, context: Any, task_id: str) -> dict[str, Any]:
+        """What an earlier task returned, for the same symbol where both are mapped.
+
+        :raises ConfigError: it returned nothing.
+        """
+        ti = context["ti"]
+        mapped = ti.map_index is not None and ti.map_index >= 0
+        value = ti.xcom_pull(task_ids=task_id, map_indexes=ti.map_index if mapped else None)
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"task {self.task_id!r} needs what {task_id!r} returns, and that is {value!r}.",
+                remedy=f"Name in `needs` the task whose result is wanted, or clear {task_id!r} so that it runs again.",
+            )
+        return value
+
+    def _record(self, run: TaskRun, seconds: float, error: Exception | None) -> None:
+        from airflow_ibkr_plugin.alerts.failures import record_failure
+        from airflow_ibkr_plugin.errors import StoreError
+        from airflow_ibkr_plugin.tracking.records import log_metrics
+
+        at = datetime.now(UTC)
+        try:
+            with self.database.write() as session:
+                log_metrics(
+                    session,
+                    (run.dag_id, run.run_id),
+                    {f"{run.metric_prefix}/duration_s": seconds, f"{run.metric_prefix}/tries": float(run.try_number)},
+                    at,
+                )
+                if error is not None:
+                    record_failure(
+                        session,
+                        dag_id=run.dag_id,
+                        run_id=run.run_id,
+                        task_id=run.task_id,
+                        map_index=run.map_index,
+                        try_number=run.try_number,
+                        error=error,
+                        traceback="".join(traceback.format_exception(error)),
+                        log_url=run.log_url,
+                        at=at,
+                    )
+        except StoreError as unrecorded:
+            if error is None:
+                raise
+            # The task's own error matters more than the record of it, which the run's alert makes again.
+            self.log.error("the failure could not be recorded: %s", unrecorded)
+
+
+class BrokerOperator(IBKROperator):
+    """Base of the operators that talk to the broker.
+
+    :param ibkr_conn_id: Airflow connection of type `ibkr`.
+    """
+
+    def __init__(self, *, ibkr_conn_id: str = "ibkr_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ibkr_conn_id = ibkr_conn_id
+
+    def broker(self, run: TaskRun) -> AbstractContextManager[BrokerSession]:
+        """A broker session on a leased client id."""
+        from airflow_ibkr_plugin.broker.connect import leased_session
+        from airflow_ibkr_plugin.hooks.ibkr import IBKRHook
+
+        return leased_session(IBKRHook(self.ibkr_conn_id).get_conn(), self.database, owner=run.owner)

@@ -1,0 +1,79 @@
+"""Fetch, check and cache market data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_ibkr_plugin.operators.base import BrokerOperator, TaskRun
+
+
+class MarketDataOperator(BrokerOperator):
+    """Bars of one instrument into the trading database; asks the broker only for what is missing.
+
+    Returns a summary as XCom: the pinned instrument, the bars' range, how many were fetched and how many cached.
+
+    :param symbol: `SPY`, `EUR.USD`, or a mapping (see docs/workflows.md).
+    :param bar_size: IBKR's spelling, such as `1 day`, `5 mins`.
+    :param duration: IBKR's spelling, such as `1 Y`, `30 D`.
+    :param what: TRADES, MIDPOINT, BID or ASK; empty means TRADES, for forex MIDPOINT.
+    """
+
+    template_fields: Sequence[str] = ("symbol",)
+    ui_color = "#dceaf7"
+
+    def __init__(
+        self,
+        *,
+        symbol: str | Mapping[str, Any],
+        bar_size: str = "1 day",
+        duration: str = "1 Y",
+        what: str = "",
+        use_rth: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.symbol = symbol
+        self.bar_size = bar_size
+        self.duration = duration
+        self.what = what
+        self.use_rth = use_rth
+
+    def run_task(self, context: Any, run: TaskRun) -> dict[str, Any]:
+        """See the class."""
+        from airflow_ibkr_plugin.broker.contracts import pin
+        from airflow_ibkr_plugin.broker.history import BarsRequest, fetch_bars
+        from airflow_ibkr_plugin.trading.instruments import InstrumentSpec, SecType
+
+        spec = InstrumentSpec.parse(self.symbol)
+        context["symbol"] = spec.name
+        what = self.what or ("MIDPOINT" if spec.sec_type is SecType.FOREX else "TRADES")
+        with self.broker(run) as session:
+            instrument = pin(session, self.database, spec)
+            request = BarsRequest(bar_size=self.bar_size, duration=self.duration, what=what, use_rth=self.use_rth)
+            result = fetch_bars(session, self.database, instrument, request)
+            now = session.now()
+        self.log.info(
+            "%s: %d bars %s..%s (%d fetched, %d cached) from %s",
+            spec.name,
+            len(result.bars),
+            result.first,
+            result.last,
+            result.fetched,
+            result.cached,
+            result.source,
+        )
+        return {
+            "symbol": spec.name,
+            "instrument": instrument.to_dict(),
+            "source": result.source,
+            "bar_size": self.bar_size,
+            "what": what,
+            "use_rth": self.use_rth,
+            "count": len(result.bars),
+            "fetched": result.fetched,
+            "cached": result.cached,
+            "first": result.first.isoformat(),
+            "last": result.last.isoformat(),
+            "broker_time": now.isoformat(),
+        }

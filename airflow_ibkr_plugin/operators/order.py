@@ -1,0 +1,78 @@
+"""From a valid signal to an order at the broker, exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_ibkr_plugin.operators.base import BrokerOperator, TaskRun
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.execution.outcome import OrderOutcome
+    from airflow_ibkr_plugin.trading.instruments import Instrument
+    from airflow_ibkr_plugin.trading.signals import Signal
+
+
+class OrderOperator(BrokerOperator):
+    """Checks risk, places the order, waits for it, books it. A signal of hold, or a denial by risk, sends nothing.
+
+    A retry or a clear never sends a second order: the intent of this task, run and instrument is found again.
+
+    :param signal_task: id of the :class:`SignalOperator` task whose signal is acted on.
+    :param sizing: `{quantity: 10}`, `{notional: 5000}` or `{share_of_net_liquidation: 0.02}`.
+    :param order_type: MKT, LMT, STP or STP LMT.
+    :param limit_offset: for LMT, how far the limit stands on the far side of the reference price, as a fraction.
+    :param risk: mapping of risk rule to its parameters.
+    :param mode: paper or live.
+    :param wait_seconds: how long to wait for the fill before what is left is cancelled.
+    :param allow_short: whether a sell may go beyond what the strategy holds.
+    """
+
+    template_fields: Sequence[str] = ("symbol",)
+    ui_color = "#f9d9d4"
+
+    def __init__(
+        self,
+        *,
+        symbol: str | Mapping[str, Any],
+        signal_task: str,
+        sizing: Mapping[str, Any],
+        order_type: str = "MKT",
+        limit_offset: float = 0.0,
+        tif: str = "DAY",
+        risk: Mapping[str, Mapping[str, Any]] | None = None,
+        mode: str = "paper",
+        wait_seconds: float = 60.0,
+        allow_short: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.symbol = symbol
+        self.signal_task = signal_task
+        self.sizing = dict(sizing)
+        self.order_type = order_type
+        self.limit_offset = limit_offset
+        self.tif = tif
+        self.risk = {rule: dict(parameters or {}) for rule, parameters in (risk or {}).items()}
+        self.mode = mode
+        self.wait_seconds = wait_seconds
+        self.allow_short = allow_short
+
+    def run_task(self, context: Any, run: TaskRun) -> dict[str, Any]:
+        """See the class."""
+        from airflow_ibkr_plugin.trading.instruments import Instrument
+        from airflow_ibkr_plugin.trading.signals import Action, Signal
+
+        upstream = self.upstream(context, self.signal_task)
+        signal = Signal.from_dict(upstream["signal"])
+        context["symbol"] = signal.symbol
+        if signal.action is Action.HOLD:
+            self.log.info("%s: hold, nothing is sent", signal.symbol)
+            return {"symbol": signal.symbol, "state": "hold", "signal_id": upstream["signal_id"]}
+        instrument = Instrument.from_dict(upstream["market_data"]["instrument"])
+        outcome = self._execute(run, instrument, signal, upstream["signal_id"])
+        self.log.info("%s: order %s %s: %s", signal.symbol, outcome.order_ref, outcome.state, outcome.reason)
+        return {"symbol": signal.symbol, "signal_id": upstream["signal_id"], **outcome.to_dict()}
+
+    def _execute(self, run: TaskRun, instrument: Instrument, signal: Signal, signal_id: int) -> OrderOutcome:
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Airflow sensors. Both are deferrable: while they wait, no worker slot is held."""

@@ -1,0 +1,1 @@
+"""The waiting halves of the sensors, run by Airflow's triggerer."""
