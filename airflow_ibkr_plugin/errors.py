@@ -160,6 +160,12 @@ class OrderRejected(BrokerError):
     """The broker refused the order; sending it again would be refused again."""
 
 
+class OrderIdInUse(BrokerError):
+    """The order id was used before. Nothing was placed; the same order may go out under a new id."""
+
+    family = Family.RETRY
+
+
 class AmbiguousOrder(BrokerError):
     """Whether the broker has the order could not be established. Never assumed in either direction."""
 
@@ -180,7 +186,20 @@ class ChartMissing(IBKRPluginError):
 
 
 class AnalystError(IBKRPluginError):
-    """The analyst cannot answer, and asking again would not help."""
+    """The analyst cannot answer, and asking again would not help; `raw` is what it did answer, for the audit."""
+
+    def __init__(self, message: str, *, remedy: str = "", retry_after: float | None = None, raw: str = "") -> None:
+        super().__init__(message, remedy=remedy, retry_after=retry_after)
+        self.raw = raw
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_analyst, (type(self), self.message, self.remedy, self.retry_after, self.raw))
+
+
+def _rebuild_analyst(
+    cls: type[AnalystError], message: str, remedy: str, after: float | None, raw: str
+) -> AnalystError:
+    return cls(message, remedy=remedy, retry_after=after, raw=raw)
 
 
 class AnalystUnavailable(AnalystError):

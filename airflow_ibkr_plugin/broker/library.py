@@ -1,0 +1,43 @@
+"""The only import of the client library: ib_insync 0.9.86, or ib_async 2.1.0 where that is installed instead.
+
+The library is used as a codec: it frames, parses and pairs requests with answers. What it concludes by itself
+(an order's status after an error, merged trades, cached tickers) is not used: see `journal.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from airflow_ibkr_plugin.errors import ConfigError
+
+# Both install the top-level package `eventkit`, so an environment has one of them only.
+LIBRARIES = ("ib_insync", "ib_async")
+
+
+def load() -> Any:
+    """Import the library and return its module.
+
+    Must be called in a thread that has an event loop: ib_insync looks for one when it is imported.
+
+    :raises ConfigError: neither is installed.
+    """
+    for name in LIBRARIES:
+        if importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name)
+    raise ConfigError(
+        "No IBKR client library is installed.",
+        remedy="Install one: `pip install ib_insync==0.9.86` or `pip install ib_async==2.1.0`, not both.",
+    )
+
+
+def new_client(library: Any, timezone: str) -> Any:
+    """A new unconnected `IB` of the library.
+
+    :param timezone: IANA zone in which the gateway's times without a zone are read. Set on the instance: the
+        library's own way is a class attribute, which would reach every other user of it in the process.
+    """
+    client = library.IB()
+    client.TimezoneTWS = timezone
+    return client

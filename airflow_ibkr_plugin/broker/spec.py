@@ -1,0 +1,34 @@
+"""Where a gateway listens and what may be done through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySpec:
+    """One IB Gateway or TWS, and the account that is traded through it.
+
+    :param conn_id: Airflow connection that it comes from; part of the `source` of every record.
+    :param client_ids: API client ids that sessions may lease, never 0 (it would adopt orders made by hand).
+    :param account: such as DU1234567; '' means the only one that the login manages.
+    :param live: whether real money may be traded. A paper spec refuses a live account and the other way round.
+    :param ibc_port: port of IBC's command server, None where there is none.
+    :param ibc_host: its host; '' means the gateway's own.
+    :param timeout: seconds to wait for any one answer of the gateway.
+    """
+
+    conn_id: str
+    host: str
+    port: int
+    client_ids: range
+    account: str
+    live: bool = False
+    ibc_port: int | None = None
+    ibc_host: str = ""
+    timeout: float = 10.0
+
+    @property
+    def address(self) -> str:
+        """`host:port`. Client ids and order ids belong to it, whichever connection they were used through."""
+        return f"{self.host}:{self.port}"

@@ -1,0 +1,39 @@
+"""What the broker said about an order when it was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution
+
+# IBKR's order statuses that end an order. `Inactive` is none of them: an inactive order may become active again.
+# Source: TWS API, "Order Status Message", possible order states.
+TERMINAL_STATUSES = frozenset({"Filled", "Cancelled", "ApiCancelled"})
+#: Statuses under which nothing (more) of an order can fill for now.
+DEAD_STATUSES = frozenset({"Cancelled", "ApiCancelled", "Inactive"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerTruth:
+    """The broker's answer about one orderRef or one permId. Empty orders and executions: it does not know it.
+
+    :param orders: at most one per permId; more than one means that the orderRef was sent more than once.
+    :param executions: of the broker's current day only, that is all that IBKR returns.
+    :param asked_at: when the last of the answers had come, by this machine's clock, aware UTC.
+    """
+
+    orders: tuple[BrokerOrder, ...]
+    executions: tuple[Execution, ...]
+    asked_at: datetime
+
+    @property
+    def known(self) -> bool:
+        """Whether the broker knows anything about it."""
+        return bool(self.orders or self.executions)
+
+    @property
+    def filled(self) -> Decimal:
+        """Quantity of all executions."""
+        return sum((execution.quantity for execution in self.executions), Decimal(0))
