@@ -1,0 +1,1 @@
+"""The command line: `airflow ibkr ...`, and the one-machine launcher behind `make run`."""
