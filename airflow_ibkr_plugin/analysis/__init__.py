@@ -1,0 +1,1 @@
+"""Charts, indicators, prompts and the analysts that turn a chart into a signal."""
