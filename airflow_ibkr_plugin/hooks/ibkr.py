@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
 
@@ -13,35 +13,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 4002  # IB Gateway, paper. Source: IBKR's documentation of IB Gateway's API settings.
 DEFAULT_CLIENT_IDS = "10-25"
-
-#: The connection form, declared once for the provider metadata.
-CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
-    "account": {
-        "label": "Account",
-        "description": "Account to trade, such as DU1234567; empty means the only one the login manages.",
-        "schema": {"type": ["string", "null"]},
-    },
-    "trading_mode": {
-        "label": "Trading mode",
-        "description": "paper, or live. Live needs the consent of the installation and the workflow as well.",
-        "schema": {"type": "string", "enum": ["paper", "live"], "default": "paper"},
-    },
-    "client_ids": {
-        "label": "Client ids",
-        "description": "Range of API client ids that tasks may lease, such as 10-25. One is held by each open session.",
-        "schema": {"type": "string", "default": DEFAULT_CLIENT_IDS},
-    },
-    "ibc_port": {
-        "label": "IBC command port",
-        "description": "Port of IBC's command server on the gateway's host; empty where there is none.",
-        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
-    },
-    "timeout": {
-        "label": "Time-out (s)",
-        "description": "Seconds to wait for any one answer of the gateway.",
-        "schema": {"type": "number", "default": 10, "minimum": 1, "maximum": 120},
-    },
-}
 
 
 def parse_client_ids(text: str) -> range:
