@@ -30,14 +30,3 @@ def load() -> Any:
         "No IBKR client library is installed.",
         remedy="Install one: `pip install ib_insync==0.9.86` or `pip install ib_async==2.1.0`, not both.",
     )
-
-
-def new_client(library: Any, timezone: str) -> Any:
-    """A new unconnected `IB` of the library.
-
-    :param timezone: IANA zone in which the gateway's times without a zone are read. Set on the instance: the
-        library's own way is a class attribute, which would reach every other user of it in the process.
-    """
-    client = library.IB()
-    client.TimezoneTWS = timezone
-    return client

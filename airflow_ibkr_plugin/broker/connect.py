@@ -1,0 +1,92 @@
+"""Sessions for several processes at once: each leases a client id of its own from the trading database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow_ibkr_plugin.broker.session import BrokerSession
+from airflow_ibkr_plugin.broker.spec import GatewaySpec
+from airflow_ibkr_plugin.errors import ClientIdInUse, StoreError
+from airflow_ibkr_plugin.store.client_leases import ClientLeases
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.store.database import Database
+
+log = logging.getLogger(__name__)
+
+# A crashed holder blocks its id for this long; the gateway itself frees it as soon as the socket is gone.
+LEASE_SECONDS = 120.0
+RENEW_SECONDS = 30.0
+
+
+@contextmanager
+def leased_session(spec: GatewaySpec, database: Database, *, owner: str) -> Iterator[BrokerSession]:
+    """A session under a client id that no other process of this installation uses while it is open.
+
+    Leases are kept by the gateway's address, so that two connections to one gateway do not meet. An id that the
+    gateway says is in use by someone else is passed over.
+
+    :param owner: who holds the lease, unique to this session, such as DAG, run, task and try.
+    :raises ClientIdInUse: no id of the range is free.
+    :raises GatewayUnavailable, SessionInvalid, ConfigError, LiveTradingRefused: see :meth:`BrokerSession.open`.
+    """
+    session = _open_leased(spec, database, owner)
+    stop = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(spec, database, session.client_id, owner, stop), daemon=True)
+    keeper.start()
+    try:
+        yield session
+    finally:
+        try:
+            session.close()
+        finally:
+            stop.set()
+            keeper.join()
+            _release(spec, database, session.client_id, owner)
+
+
+def _open_leased(spec: GatewaySpec, database: Database, owner: str) -> BrokerSession:
+    candidates = spec.client_ids
+    refused: ClientIdInUse | None = None
+    while (client_id := _acquire(spec, database, candidates, owner)) is not None:
+        try:
+            return BrokerSession.open(spec, client_id=client_id)
+        except ClientIdInUse as error:
+            log.warning("%s Trying the next one.", error)
+            refused = error
+            _release(spec, database, client_id, owner)
+            candidates = range(client_id + 1, spec.client_ids.stop)
+        except BaseException:
+            _release(spec, database, client_id, owner)
+            raise
+    ids = f"{spec.client_ids.start}-{spec.client_ids.stop - 1}"
+    raise ClientIdInUse(
+        f"All client ids {ids} of connection {spec.conn_id!r} at {spec.address} are taken.",
+        remedy="Wait, give the connection a wider range, or make the Airflow pool of the connection smaller.",
+        code=refused.code if refused else None,
+    )
+
+
+def _acquire(spec: GatewaySpec, database: Database, candidates: range, owner: str) -> int | None:
+    with database.write() as transaction:
+        return ClientLeases(transaction).acquire(spec.address, candidates, owner, datetime.now(UTC), LEASE_SECONDS)
+
+
+def _release(spec: GatewaySpec, database: Database, client_id: int, owner: str) -> None:
+    with database.write() as transaction:
+        ClientLeases(transaction).release(spec.address, client_id, owner)
+
+
+def _keep(spec: GatewaySpec, database: Database, client_id: int, owner: str, stop: threading.Event) -> None:
+    """Renew the lease until told to stop. A lease that was lost costs nothing: the gateway guards the id as well."""
+    while not stop.wait(RENEW_SECONDS):
+        try:
+            with database.write() as transaction:
+                ClientLeases(transaction).renew(spec.address, client_id, owner, datetime.now(UTC), LEASE_SECONDS)
+        except StoreError as error:
+            log.warning("Lease of client id %s not renewed: %s", client_id, error)

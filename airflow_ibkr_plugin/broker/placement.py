@@ -1,0 +1,192 @@
+"""Orders: place, follow, cancel. Coroutines over an open gateway.
+
+An order counts as placed when an openOrder or orderStatus message gave it a permId, as ended when such a message says
+so, and as refused only when the broker, asked afresh after an error, does not have it alive.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from airflow_ibkr_plugin.broker.codes import CODES
+from airflow_ibkr_plugin.broker.convert import contract_of, order_of
+from airflow_ibkr_plugin.broker.gateway import Gateway
+from airflow_ibkr_plugin.broker.queries import find, select
+from airflow_ibkr_plugin.broker.truth import DEAD_STATUSES, TERMINAL_STATUSES, BrokerTruth
+from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavailable, OrderIdInUse, OrderRejected
+from airflow_ibkr_plugin.trading.instruments import Instrument
+from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket
+
+# An error that is in no table may come ahead of the acknowledgement of the very order it names.
+_LATE_ACKNOWLEDGEMENT_SECONDS = 1.0
+# The gateway reports only a client's own orders to it by itself; this often the broker is asked besides.
+_ASK_AGAIN_SECONDS = 3.0
+
+
+async def place(
+    gateway: Gateway, instrument: Instrument, ticket: OrderTicket, *, order_id: int, order_ref: str, account: str
+) -> BrokerOrder:
+    """Send the order and return it as the broker acknowledged it.
+
+    :raises OrderRejected: the broker refused it; confirmed by asking.
+    :raises OrderIdInUse: nothing was placed, the id had been used.
+    :raises GatewayUnavailable, BrokerTimeout: whether it arrived is unknown.
+    """
+    gateway.check_connected()
+    journal, client = gateway.journal, gateway.client
+    if order_id in journal.order_errors:
+        # The gateway would take it for a change of the order that has the id.
+        raise OrderIdInUse(f"Order id {order_id} was used in this session.", remedy="Allocate a new order id.")
+    errors = journal.order_errors[order_id] = []
+    # Request ids and order ids share one counter: keep requests off this id, so that an error names one thing only.
+    client.updateReqId(order_id + 1)
+    deadline = time.monotonic() + gateway.spec.timeout
+    order = order_of(gateway.library, ticket, order_ref=order_ref, account=account)
+    client.placeOrder(order_id, contract_of(gateway.library, instrument), order)
+    while True:
+        acknowledged = journal.order(gateway.client_id, order_id, order_ref)
+        if errors:
+            return await _confirm(gateway, order_id, order_ref, errors)
+        if acknowledged is not None and acknowledged.perm_id:
+            if acknowledged.status not in DEAD_STATUSES:
+                return acknowledged
+            return await _confirm(gateway, order_id, order_ref, errors)
+        if not client.isReady():
+            raise GatewayUnavailable(
+                f"The connection was lost before order {order_ref} was acknowledged; whether it arrived is unknown.",
+                remedy="Look for its orderRef at the broker before anything is sent again.",
+            )
+        if (left := deadline - time.monotonic()) <= 0:
+            raise BrokerTimeout(
+                f"Order {order_ref} was not acknowledged within {gateway.spec.timeout:g} s; whether it arrived is"
+                " unknown.",
+                remedy="Look for its orderRef at the broker before anything is sent again.",
+            )
+        await journal.message(left)
+
+
+async def _confirm(gateway: Gateway, order_id: int, order_ref: str, errors: list[BrokerError]) -> BrokerOrder:
+    """Ask what became of an order after an error or a dead first status: return it, or raise why it is not there."""
+    if errors and errors[0].code not in CODES:
+        until = time.monotonic() + _LATE_ACKNOWLEDGEMENT_SECONDS
+        while gateway.journal.order(gateway.client_id, order_id, order_ref) is None and time.monotonic() < until:
+            await gateway.journal.message(until - time.monotonic())
+    truth = await find(gateway, by_ref(order_ref))
+    said = str(errors[0]) if errors else ""
+    dead = DEAD_STATUSES if errors else TERMINAL_STATUSES
+    alive = [order for order in truth.orders if order.status not in dead or order.filled]
+    if alive:
+        return replace(alive[-1], reason=said)
+    if truth.executions:
+        raise BrokerTimeout(
+            f"Order {order_ref} has executions, but the gateway does not list it yet.",
+            remedy="Look for its orderRef again.",
+        )
+    if not truth.orders and errors and isinstance(errors[0], OrderIdInUse):
+        raise errors[0]
+    reason = said or next((f"{order.status}: {order.reason}" for order in truth.orders), "no reason given")
+    raise OrderRejected(
+        f"IBKR refused order {order_ref}: {reason}",
+        remedy="Change the order; the same one would be refused again.",
+        code=errors[0].code if errors else None,
+    )
+
+
+async def wait_terminal(gateway: Gateway, order: BrokerOrder, *, seconds: float) -> BrokerTruth:
+    """Follow the order until it has ended and all its executions and commissions are in, or the time is over."""
+    truth, _ = await _follow(gateway, order, seconds)
+    return truth
+
+
+async def cancel(gateway: Gateway, order: BrokerOrder, *, seconds: float) -> BrokerTruth:
+    """Cancel the order and follow it until it has ended, filled or cancelled.
+
+    :raises BrokerError: this session's client id is not the one that placed it.
+    :raises BrokerTimeout: no end was confirmed in time; the order may be alive.
+    """
+    gateway.check_connected()
+    if order.client_id != gateway.client_id or not order.order_id:
+        raise BrokerError(
+            f"Order {order.perm_id} belongs to client id {order.client_id}; this session has {gateway.client_id}.",
+            remedy=f"Open a session with client id {order.client_id}: only it can cancel the order.",
+        )
+    errors = gateway.journal.order_errors.setdefault(order.order_id, [])
+    heard = len(errors)
+    gateway.client.cancelOrder(order.order_id, "")
+    truth, ended = await _follow(gateway, order, seconds)
+    if not ended:
+        said = "; ".join(str(error) for error in errors[heard:])
+        raise BrokerTimeout(
+            f"Order {order.perm_id} was not confirmed as ended within {seconds:g} s of its cancel."
+            f"{f' {said}' if said else ''}",
+            remedy="Ask the broker again; cancel it by hand in TWS if it stays.",
+        )
+    return truth
+
+
+async def _follow(gateway: Gateway, order: BrokerOrder, seconds: float) -> tuple[BrokerTruth, bool]:
+    """What is known of the order when it has ended with all its executions and commissions, or when time is over."""
+    matches = by_perm_id(order.perm_id)
+    own = order.client_id == gateway.client_id and order.order_id in gateway.journal.order_errors
+    errors = gateway.journal.order_errors.get(order.order_id, []) if own else []
+    heard = len(errors)
+    deadline = time.monotonic() + seconds
+    ask_at = time.monotonic() + (_ASK_AGAIN_SECONDS if own else 0)
+    while True:
+        truth = _known(gateway, matches, errors)
+        if _complete(truth):
+            return truth, True
+        gateway.check_connected()
+        now = time.monotonic()
+        if now >= deadline:
+            return truth, _ended(truth)
+        if now >= ask_at or len(errors) > heard:
+            heard = len(errors)
+            await find(gateway, matches)
+            ask_at = time.monotonic() + _ASK_AGAIN_SECONDS
+        else:
+            await gateway.journal.message(min(deadline, ask_at) - now)
+
+
+def _known(
+    gateway: Gateway, matches: Callable[[BrokerOrder | Execution], bool], errors: list[BrokerError]
+) -> BrokerTruth:
+    """What messages have said since the session was opened; a dead order with the error that came with it."""
+    truth = select(gateway.journal.orders.values(), gateway.journal.executions.values(), matches)
+    if not errors:
+        return truth
+    return replace(
+        truth,
+        orders=tuple(
+            replace(order, reason=order.reason or str(errors[0])) if order.status in DEAD_STATUSES else order
+            for order in truth.orders
+        ),
+    )
+
+
+def _ended(truth: BrokerTruth) -> bool:
+    if not truth.orders:
+        return False
+    last = truth.orders[-1]
+    # Inactive is the end only where the broker said why; else the order waits for something.
+    return last.status in TERMINAL_STATUSES or (last.status == "Inactive" and bool(last.reason))
+
+
+def _complete(truth: BrokerTruth) -> bool:
+    if not _ended(truth):
+        return False
+    last = truth.orders[-1]
+    expected = last.quantity if last.status == "Filled" else last.filled
+    return truth.filled >= expected and all(fill.commission is not None for fill in truth.executions)
+
+
+def by_ref(order_ref: str) -> Callable[[BrokerOrder | Execution], bool]:
+    """Matches the orders and executions with this orderRef."""
+    return lambda item: item.order_ref == order_ref
+
+
+def by_perm_id(perm_id: int) -> Callable[[BrokerOrder | Execution], bool]:
+    """Matches the order with this permId and its executions."""
+    return lambda item: item.perm_id == perm_id

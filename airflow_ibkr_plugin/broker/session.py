@@ -1,0 +1,196 @@
+"""The broker session: what everything above the seam uses. Blocking calls, values in and out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Coroutine
+from datetime import datetime
+from types import TracebackType
+from typing import Any, TypeVar
+
+from airflow_ibkr_plugin.broker import placement, queries
+from airflow_ibkr_plugin.broker.gateway import Gateway
+from airflow_ibkr_plugin.broker.loop import PrivateLoop
+from airflow_ibkr_plugin.broker.spec import GatewaySpec
+from airflow_ibkr_plugin.broker.truth import BrokerTruth
+from airflow_ibkr_plugin.trading.bars import Bar
+from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
+from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket
+from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
+
+T = TypeVar("T")
+
+
+class BrokerSession:
+    """One open API connection. A context manager; its methods may be called from any thread.
+
+    Every method raises GatewayUnavailable when the connection is lost, and BrokerTimeout when an answer does not come
+    within the spec's time-out; further errors are named where they belong.
+
+    :ivar client_id: the API client id it holds.
+    :ivar account: the account it trades.
+    :ivar simulated: whether the gateway is the simulated one.
+    :ivar source: `simulator:<conn_id>`, `paper:<conn_id>` or `live:<conn_id>`.
+    """
+
+    def __init__(self, loop: PrivateLoop, gateway: Gateway) -> None:
+        """Use :meth:`open`, or `connect.leased_session` where others use the same gateway."""
+        self._loop = loop
+        self._gateway = gateway
+        self._closing = threading.Lock()
+        self._closed = False
+        self.spec: GatewaySpec = gateway.spec
+        self.client_id: int = gateway.client_id
+        self.account: str = gateway.account
+        self.simulated: bool = gateway.simulated
+        self.source: str = gateway.source
+
+    @classmethod
+    def open(cls, spec: GatewaySpec, *, client_id: int) -> BrokerSession:
+        """Connect under a client id that the caller knows to be free.
+
+        :raises GatewayUnavailable, SessionInvalid, ClientIdInUse: see :meth:`Gateway.log_in`.
+        :raises ConfigError, LiveTradingRefused: the account is not the one, or not of the kind, that the spec names.
+        """
+        loop = PrivateLoop(f"ibkr-{spec.conn_id}-{client_id}")
+        try:
+            return cls(loop, loop.run(_open(spec, client_id)))
+        except BaseException:
+            loop.close()
+            raise
+
+    def close(self) -> None:
+        """Hang up and free the client id. A second call does nothing."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        try:
+            self._loop.run(self._gateway.close())
+        finally:
+            self._loop.close()
+
+    def __enter__(self) -> BrokerSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._closed:
+            coroutine.close()
+            raise ValueError("this broker session is closed")
+        return self._loop.run(coroutine)
+
+    # --- market -----------------------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """The broker's clock, aware UTC, whole seconds."""
+        return self._run(self._gateway.now())
+
+    def resolve(self, spec: InstrumentSpec) -> Instrument:
+        """The one contract that matches, with its trading hours of the next days.
+
+        :raises UnknownContract: none matches.
+        :raises AmbiguousContract: several do; lists them and names the field that tells them apart.
+        """
+        return self._run(queries.resolve(self._gateway, spec))
+
+    def history(
+        self,
+        instrument: Instrument,
+        *,
+        bar_size: str,
+        duration: str,
+        end: datetime | None,
+        what: str = "TRADES",
+        use_rth: bool = True,
+    ) -> list[Bar]:
+        """Historical bars, oldest first; waits six times the spec's time-out. Not paced: see `pacing.py`.
+
+        :param bar_size: one of `trading.bars.BAR_SIZES`. :param duration: in IBKR's words, such as `1 Y`.
+        :param end: aware; None for now.
+        :raises NoMarketData: there are none, or the account may not see them. :raises PacingViolation: asked too much.
+        """
+        return self._run(
+            queries.history(
+                self._gateway, instrument, bar_size=bar_size, duration=duration, end=end, what=what, use_rth=use_rth
+            )
+        )
+
+    def quote(self, instrument: Instrument) -> Quote:
+        """A snapshot; delayed and frozen data are marked `delayed`.
+
+        :raises NoMarketData: no price came, or the account may not see any.
+        """
+        return self._run(queries.quote(self._gateway, instrument))
+
+    # --- orders -----------------------------------------------------------------------------------------
+
+    def next_order_id(self) -> int:
+        """The next order id that the gateway offers this client id. Not durable: allocate by `order_ids`."""
+        return self._run(self._gateway.next_order_id())
+
+    def find_by_ref(self, order_ref: str) -> BrokerTruth:
+        """Ask afresh for open orders (of all clients), completed orders and executions with this orderRef.
+
+        :raises BrokerError: one of the three could not be asked.
+        """
+        return self._run(queries.find(self._gateway, placement.by_ref(order_ref)))
+
+    def find_by_perm_id(self, perm_id: int) -> BrokerTruth:
+        """The same for one permId."""
+        return self._run(queries.find(self._gateway, placement.by_perm_id(perm_id)))
+
+    def place(
+        self, instrument: Instrument, ticket: OrderTicket, *, order_id: int, order_ref: str, account: str
+    ) -> BrokerOrder:
+        """Send an order; returns when the broker has acknowledged it with a permId.
+
+        The caller has committed the intent and has looked for its orderRef; `order_id` is from `order_ids`.
+
+        :raises OrderRejected: refused, confirmed by asking the broker afresh.
+        :raises OrderIdInUse: nothing was placed; allocate another id.
+        :raises GatewayUnavailable, BrokerTimeout: unknown whether it arrived.
+        """
+        return self._run(
+            placement.place(self._gateway, instrument, ticket, order_id=order_id, order_ref=order_ref, account=account)
+        )
+
+    def wait_terminal(self, order: BrokerOrder, *, seconds: float) -> BrokerTruth:
+        """Return when the order has ended and all its executions and commissions are in, or after `seconds`."""
+        return self._run(placement.wait_terminal(self._gateway, order, seconds=seconds))
+
+    def cancel(self, order: BrokerOrder, *, seconds: float) -> BrokerTruth:
+        """Cancel an order of this client id; returns when it has ended, cancelled or filled.
+
+        :raises BrokerError: another client id placed it; only that one can cancel it.
+        :raises BrokerTimeout: its end was not confirmed in time.
+        """
+        return self._run(placement.cancel(self._gateway, order, seconds=seconds))
+
+    # --- books ------------------------------------------------------------------------------------------
+
+    def executions(self) -> list[Execution]:
+        """The account's executions of the broker's current day, oldest first, asked afresh."""
+        return self._run(queries.executions(self._gateway))
+
+    def positions(self) -> list[Position]:
+        """What the account holds, asked afresh; market values as last sent."""
+        return self._run(queries.positions(self._gateway))
+
+    def account_snapshot(self) -> AccountSnapshot:
+        """The account's worth (as last sent) and positions (asked afresh)."""
+        return self._run(queries.account_snapshot(self._gateway))
+
+
+async def _open(spec: GatewaySpec, client_id: int) -> Gateway:
+    gateway = Gateway(spec, client_id)  # here, on the loop's thread: it imports the client library
+    try:
+        await gateway.open()
+    except BaseException:
+        await gateway.close()
+        raise
+    return gateway
