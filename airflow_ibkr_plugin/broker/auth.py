@@ -84,7 +84,9 @@ async def _probe(spec: GatewaySpec, client_id: int) -> str:
             raise gateway.journal.down
     finally:
         await gateway.close()
-    return f"The gateway at {spec.address} is logged in with account {account}; its clock says {now:%Y-%m-%d %H:%M:%S}Z."
+    return (
+        f"The gateway at {spec.address} is logged in with account {account}; its clock says {now:%Y-%m-%dT%H:%M:%SZ}."
+    )
 
 
 def reauthenticate(

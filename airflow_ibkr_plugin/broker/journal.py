@@ -70,14 +70,15 @@ class Journal:
     def attach(self, client: Any) -> None:
         """Tap an `IB` object of the library; ours first, then the library's own handler."""
         wrapper = client.wrapper
-        for name in ("connectAck", "managedAccounts", "connectionClosed", "error", "openOrder", "orderStatus"):
+        for name in ("connectAck", "managedAccounts", "error", "openOrder", "orderStatus"):
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
         for name in ("completedOrder", "execDetails", "commissionReport", "marketDataType"):
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
         # Market data is asked for here and nowhere else; the library would log each tick as unknown.
         wrapper.priceSizeTick = self.on_priceSizeTick
         wrapper.tickSize = _ignore
-        client.client.apiError += self.on_api_error
+        client.client.apiError += self.on_lost
+        client.client.conn.disconnected += self.on_lost
 
     # --- waiting ------------------------------------------------------------------------------------
 
@@ -130,15 +131,12 @@ class Journal:
             )
         self._wake()
 
-    def on_connectionClosed(self) -> None:  # noqa: N802
-        self.on_api_error("the gateway closed the connection")
-
-    def on_api_error(self, text: str) -> None:
+    def on_lost(self, text: str) -> None:
         # Comes after an error message where there was one (326), which says more.
         if self.failed is None:
             self.failed = GatewayUnavailable(
-                f"Connection to the gateway lost: {text}.",
-                remedy="Check that the gateway runs and accepts API clients.",
+                f"{text.rstrip('.') or 'the gateway closed the connection'}.",
+                remedy="Check that the gateway runs and that it accepts API clients from this host.",
             )
         self._wake()
 
