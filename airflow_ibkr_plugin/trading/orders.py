@@ -57,6 +57,9 @@ class OrderTicket:
         needs_stop = self.order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
         if (self.limit_price is not None) != needs_limit or (self.stop_price is not None) != needs_stop:
             raise ValueError(f"{self.order_type}: limit {self.limit_price} and stop {self.stop_price} do not fit")
+        for price in (self.limit_price, self.stop_price):
+            if price is not None and not (price.is_finite() and price > 0):
+                raise ValueError(f"price {price} is not positive")
 
 
 @dataclass(frozen=True, kw_only=True)

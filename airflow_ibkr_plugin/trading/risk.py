@@ -30,7 +30,10 @@ class RiskContext:
     :param now: broker's clock, aware UTC.
     :param quote: reference quote; a rule that needs a price denies when it is missing or delayed.
     :param position: signed quantity of the instrument that the account holds, all strategies together.
-    :param reserved: signed quantity of the instrument that is reserved or working, not yet filled.
+    :param reserved: signed quantity that is reserved or working on the ticket's side and not yet filled, all
+        strategies together. The other side is not counted: it may never fill.
+    :param held: signed quantity that the strategy itself holds, with its own open orders of the ticket's side counted
+        as filled.
     :param orders_today: intents of this strategy that reached RESERVED or further on the broker's day.
     :param market_open: whether the instrument's market is open at `now`; None if that could not be told.
     """
@@ -45,6 +48,7 @@ class RiskContext:
     reserved: Decimal
     orders_today: int
     market_open: bool | None
+    held: Decimal = Decimal(0)
     signal: Signal | None = None
 
     @property

@@ -1,0 +1,234 @@
+"""The risk rules that are built in. They reach workflows through the same hook as anyone's.
+
+Money limits are in the account's base currency. A price, a rate or an answer that is missing denies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import ROUND_FLOOR, Decimal, localcontext
+from typing import Any
+
+from airflow_ibkr_plugin.trading.orders import Side
+from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, allow, clamp, deny
+from airflow_ibkr_plugin.trading.sizing import careful_arithmetic, unit_value, usable_price, whole_increments
+
+#: Seconds after which a reference price is stale, where a workflow says nothing else.
+DEFAULT_MAX_AGE = 60
+
+
+def _schema(required: tuple[str, ...] = (), **properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _positive(description: str) -> dict[str, Any]:
+    return {"type": "number", "exclusiveMinimum": 0, "description": description}
+
+
+_MAX_AGE = _positive(f"Seconds after which the reference price is stale; {DEFAULT_MAX_AGE} if not given.")
+
+
+def _fit(context: RiskContext, allowed: Decimal, reason: str, *, limit: object, observed: object) -> Verdict:
+    """Allow what fits; else clamp to `allowed` (a multiple of the size increment), or deny where that is too small."""
+    if context.ticket.quantity <= allowed:
+        return allow(limit=limit, observed=observed)
+    if allowed > 0 and allowed >= context.instrument.min_size:
+        return clamp(allowed, reason, limit=limit, observed=observed)
+    return deny(reason, limit=limit, observed=observed)
+
+
+def _per_unit(context: RiskContext) -> Decimal | None:
+    """Value of a unit in the base currency; None where the price cannot be used or a rate is missing."""
+    with careful_arithmetic():
+        price = context.price
+        if context.quote.delayed or price is None or not usable_price(price):
+            return None
+        return unit_value(context.instrument, price, context.account.currency)
+
+
+def _no_value(context: RiskContext) -> str:
+    if context.quote.delayed:
+        return "the reference price is delayed"
+    if context.instrument.currency == context.account.currency:
+        return "no reference price"
+    return f"no usable price, or no rate from {context.instrument.currency} to {context.account.currency}"
+
+
+def market_data(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny when the reference price is missing, not a positive number, delayed, or stale. On for every order."""
+    with careful_arithmetic():
+        reference = context.quote.reference
+    if not usable_price(reference):
+        return deny("no reference price", observed=reference)
+    if context.quote.delayed:
+        return deny("the reference price is delayed", observed="delayed")
+    # In either direction: a price from the future is as wrong as an old one.
+    age = abs((context.now - context.quote.at).total_seconds())
+    limit = float(parameters.get("max_age_seconds", DEFAULT_MAX_AGE))
+    if age > limit:
+        return deny("the reference price is stale", limit=f"{limit:g} s", observed=f"{age:.1f} s")
+    return allow(limit=f"{limit:g} s", observed=f"{age:.1f} s")
+
+
+def short_selling(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Clamp a SELL to what the strategy holds and the account has left. On unless a workflow allows short selling."""
+    if context.ticket.side is Side.BUY:
+        return allow(observed=context.held)
+    with careful_arithmetic():
+        left = min(context.held, context.position + context.reserved)
+        allowed = whole_increments(left, Decimal(1), context.instrument.size_increment)
+        if context.ticket.quantity <= left:
+            allowed = context.ticket.quantity  # closing an odd rest that is no multiple of the increment
+        return _fit(context, allowed, "the strategy would sell more than it holds", limit=left, observed=context.held)
+
+
+def order_notional(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Clamp the order's value, at the worse of limit and reference price, to `max`."""
+    limit = Decimal(str(parameters["max"]))
+    per_unit = _per_unit(context)
+    if per_unit is None:
+        return deny(_no_value(context), limit=limit)
+    with careful_arithmetic():
+        observed = context.ticket.quantity * per_unit
+        if observed <= limit:
+            return allow(limit=limit, observed=observed)
+        allowed = whole_increments(limit, per_unit, context.instrument.size_increment)
+        return _fit(context, allowed, "the order is worth too much", limit=limit, observed=observed)
+
+
+def position_size(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Clamp so that the position cannot pass `max_quantity` or `max_notional`, whatever of the open orders fills.
+
+    The worst case for a BUY is that all open BUYs fill and no SELL does, and the other way round. An order that
+    only brings the position closer to zero passes.
+    """
+    with careful_arithmetic():
+        sign = context.ticket.side.sign
+        before = (context.position + context.reserved) * sign  # in the direction of the order
+        after = before + context.ticket.quantity
+        if after <= 0:
+            return allow(observed=after * sign)
+        limits: list[Decimal] = []
+        if "max_quantity" in parameters:
+            limits.append(Decimal(str(parameters["max_quantity"])))
+        if "max_notional" in parameters:
+            per_unit = _per_unit(context)
+            if per_unit is None:
+                return deny(_no_value(context), observed=after * sign)
+            with localcontext(rounding=ROUND_FLOOR):
+                limits.append(Decimal(str(parameters["max_notional"])) / per_unit)
+        limit = min(limits)
+        if after <= limit:
+            return allow(limit=limit, observed=after * sign)
+        room = limit - before
+        allowed = whole_increments(room, Decimal(1), context.instrument.size_increment)
+        return _fit(context, allowed, "the position would be too large", limit=limit, observed=after * sign)
+
+
+def price_collar(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny a limit price further than `max_deviation` from the reference, and any order without a good reference."""
+    data = market_data(context, parameters)
+    reference = context.quote.reference if data.outcome is Outcome.ALLOW else None
+    if reference is None:
+        return data
+    price = context.ticket.limit_price
+    limit = Decimal(str(parameters["max_deviation"]))
+    if price is None:
+        return allow(limit=limit, observed="no limit price")
+    with careful_arithmetic():
+        deviation = abs(price - reference) / reference
+        observed = round(deviation, 6)
+        if deviation <= limit:
+            return allow(limit=limit, observed=observed)
+    return deny(f"limit price {price} is too far from {reference}", limit=limit, observed=observed)
+
+
+def orders_per_day(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny when the strategy has had `max` orders on the broker's day."""
+    limit = int(parameters["max"])
+    if context.orders_today < limit:
+        return allow(limit=limit, observed=context.orders_today)
+    return deny("too many orders today", limit=limit, observed=context.orders_today)
+
+
+def trading_hours(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny unless the instrument's market is open, by the broker's clock and its liquid hours."""
+    if context.market_open is True:
+        return allow(observed="open")
+    if context.market_open is None:
+        return deny("whether the market is open could not be told", observed="unknown")
+    return deny("the market is closed", observed="closed")
+
+
+MARKET_DATA = RiskRule(
+    name="market_data",
+    check=market_data,
+    parameters=_schema(max_age_seconds=_MAX_AGE),
+    order=1,
+    description="Denies when the reference price is missing, delayed or stale. On for every order.",
+)
+SHORT_SELLING = RiskRule(
+    name="short_selling",
+    check=short_selling,
+    parameters=_schema(),
+    order=5,
+    description="Clamps a SELL to what the strategy holds. On for every order that does not allow short selling.",
+)
+
+
+def rules() -> list[RiskRule]:
+    """The built-in rules; those that clamp run before those that only deny."""
+    return [
+        MARKET_DATA,
+        SHORT_SELLING,
+        RiskRule(
+            name="order_notional",
+            check=order_notional,
+            parameters=_schema(("max",), max=_positive("Largest value of one order, in the base currency.")),
+            order=10,
+            description="Clamps an order to the largest value that is allowed.",
+        ),
+        RiskRule(
+            name="position_size",
+            check=position_size,
+            parameters=_schema(
+                max_quantity=_positive("Largest position, long or short, in units."),
+                max_notional=_positive("Largest position, long or short, in the base currency."),
+            )
+            | {"minProperties": 1},
+            order=20,
+            description="Clamps an order so that the account's position stays within the limit, open orders counted.",
+        ),
+        RiskRule(
+            name="price_collar",
+            check=price_collar,
+            parameters=_schema(
+                ("max_deviation",),
+                max_deviation=_positive("Largest distance of the limit price, as a fraction of the reference price."),
+                max_age_seconds=_MAX_AGE,
+            ),
+            order=50,
+            description="Denies a limit price too far from the market.",
+        ),
+        RiskRule(
+            name="orders_per_day",
+            check=orders_per_day,
+            parameters=_schema(
+                ("max",), max={"type": "integer", "minimum": 1, "description": "Orders of the strategy a day."}
+            ),
+            order=60,
+            description="Denies when the strategy has had its orders of the day.",
+        ),
+        RiskRule(
+            name="trading_hours",
+            check=trading_hours,
+            parameters=_schema(),
+            order=70,
+            description="Denies outside the liquid hours of the instrument.",
+        ),
+    ]

@@ -1,0 +1,246 @@
+"""How large an order is and where its limit stands. Pure; every rounding goes the careful way.
+
+A quantity is rounded down to the instrument's size increment. A limit price is rounded to the tick so that it never
+gives away more than was configured: down for a BUY, up for a SELL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_UP, Context, Decimal, localcontext
+from enum import StrEnum
+from typing import Any
+
+from airflow_ibkr_plugin.errors import ConfigError, NoMarketData
+from airflow_ibkr_plugin.trading.instruments import Instrument, SecType
+from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side, TimeInForce
+from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+
+
+class SizingBy(StrEnum):
+    """What the size of an order is measured by."""
+
+    QUANTITY = "quantity"
+    NOTIONAL = "notional"
+    SHARE_OF_NET_LIQUIDATION = "share_of_net_liquidation"
+
+
+#: JSON Schema (2020-12) of `sizing:` in a workflow.
+SIZING_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "Exactly one of the properties.",
+    "properties": {
+        "quantity": {"type": "number", "exclusiveMinimum": 0, "description": "Units of the instrument."},
+        "notional": {"type": "number", "exclusiveMinimum": 0, "description": "Value, in the account's base currency."},
+        "share_of_net_liquidation": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "description": "Value, as a fraction of the account's net liquidation value.",
+        },
+    },
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+}
+
+
+@contextmanager
+def careful_arithmetic() -> Iterator[None]:
+    """Decimal arithmetic that never raises and rounds away from zero at 60 digits.
+
+    What cannot be computed becomes NaN or infinity, and a comparison with NaN is False: callers write each condition
+    so that False refuses.
+    """
+    with localcontext(Context(prec=60, rounding=ROUND_UP, traps=[])):
+        yield
+
+
+def usable_price(price: Decimal | None) -> bool:
+    """Whether it is a finite price above zero."""
+    return price is not None and price.is_finite() and price > 0
+
+
+def unit_value(instrument: Instrument, price: Decimal, base_currency: str) -> Decimal | None:
+    """Value of one unit of the instrument in the account's base currency; None where that needs an exchange rate.
+
+    No rate is needed if the instrument is priced in the base currency, or is forex whose own currency (`USD` of
+    USD.JPY) is the base currency.
+    """
+    if instrument.currency == base_currency:
+        return price
+    if instrument.sec_type is SecType.FOREX and instrument.symbol == base_currency:
+        return Decimal(1)
+    return None
+
+
+def whole_increments(value: Decimal, per_unit: Decimal, increment: Decimal) -> Decimal:
+    """The largest multiple of the size increment whose value does not pass `value`; 0 where none does."""
+    with careful_arithmetic():
+        count = value // (per_unit * increment)
+        quantity = count * increment
+        return quantity if quantity.is_finite() and quantity > 0 else Decimal(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """The size of an order as a workflow states it. `value` is units, base currency, or a fraction, by `by`."""
+
+    by: SizingBy
+    value: Decimal
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> Sizing:
+        """Read `{quantity: 10}`, `{notional: 5000}` or `{share_of_net_liquidation: 0.02}`.
+
+        :raises ConfigError: it is none of them.
+        """
+        try:
+            ((name, given),) = value.items()
+            number = Decimal(str(given))
+            sizing = cls(by=SizingBy(name), value=number)
+            good = not isinstance(given, bool) and number.is_finite() and number > 0
+            if not good or (sizing.by is SizingBy.SHARE_OF_NET_LIQUIDATION and number > 1):
+                raise ValueError(name)
+        except (ValueError, ArithmeticError, AttributeError) as error:
+            raise ConfigError(
+                f"sizing {value!r} cannot be used.",
+                remedy="Write one of quantity: 10, notional: 5000, share_of_net_liquidation: 0.02 (at most 1).",
+            ) from error
+        return sizing
+
+    def quantity(
+        self, instrument: Instrument, *, price: Decimal | None, net_liquidation: Decimal, base_currency: str
+    ) -> Decimal:
+        """Units to order, rounded down to the size increment.
+
+        :param price: what one unit is taken to cost, in the instrument's currency.
+        :param net_liquidation: of the account, in `base_currency`.
+        :raises ConfigError: less than the smallest size is left, or an exchange rate would be needed.
+        :raises NoMarketData: there is no usable price.
+        """
+        if self.by is SizingBy.QUANTITY:
+            rounded = whole_increments(self.value, Decimal(1), instrument.size_increment)
+        else:
+            rounded = whole_increments(
+                self._target(net_liquidation), self._unit(instrument, price, base_currency), instrument.size_increment
+            )
+        if rounded < instrument.min_size or rounded <= 0:
+            raise ConfigError(
+                f"{instrument.name}: sizing {self.by} {self.value} comes to {rounded} units;"
+                f" the smallest order is {instrument.min_size}.",
+                remedy="Raise the sizing of the workflow, or take the symbol out.",
+            )
+        return rounded
+
+    def _target(self, net_liquidation: Decimal) -> Decimal:
+        with careful_arithmetic():
+            return self.value if self.by is SizingBy.NOTIONAL else self.value * net_liquidation
+
+    def _unit(self, instrument: Instrument, price: Decimal | None, base_currency: str) -> Decimal:
+        if price is None or not usable_price(price):
+            raise NoMarketData(
+                f"{instrument.name}: sizing by {self.by} needs a price, and there is {price}.",
+                remedy="Check the market data subscription, or size by quantity.",
+            )
+        value = unit_value(instrument, price, base_currency)
+        if value is None:
+            raise ConfigError(
+                f"{instrument.name} is priced in {instrument.currency} and the account in {base_currency}:"
+                f" sizing by {self.by} needs an exchange rate.",
+                remedy="Size by quantity.",
+            )
+        return value
+
+
+def round_to_tick(price: Decimal, min_tick: Decimal, *, up: bool) -> Decimal:
+    """The nearest multiple of the tick that is not below (`up`) or not above (not `up`) the price."""
+    with localcontext(Context(prec=60)):
+        steps = (price / min_tick).to_integral_value(rounding=ROUND_CEILING if up else ROUND_FLOOR)
+        return steps * min_tick
+
+
+def limit_price(instrument: Instrument, side: Side, reference: Decimal, offset: Decimal) -> Decimal:
+    """A limit `offset` away from the reference, on the far side of it: above for a BUY, below for a SELL.
+
+    :param offset: fraction of the reference; negative stands on the near side and waits for a better price.
+    :raises ConfigError: no tick above zero is left.
+    """
+    with localcontext(Context(prec=60)):
+        raw = reference * (1 + side.sign * offset)
+    price = round_to_tick(raw, instrument.min_tick, up=side is Side.SELL)
+    if price <= 0:
+        raise ConfigError(
+            f"{instrument.name}: a limit {offset} away from {reference} is {price}.",
+            remedy="Make limit_offset smaller.",
+        )
+    return price
+
+
+def stop_price(instrument: Instrument, side: Side, level: Decimal) -> Decimal:
+    """A stop at a level, rounded so that it triggers no earlier: up for a BUY, down for a SELL.
+
+    :raises ConfigError: no tick above zero is left.
+    """
+    price = round_to_tick(level, instrument.min_tick, up=side is Side.BUY)
+    if price <= 0:
+        raise ConfigError(f"{instrument.name}: a stop at {level} is {price}.", remedy="Give a level above one tick.")
+    return price
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketPlan:
+    """An order as a workflow describes it, before it has a quantity and prices.
+
+    :param limit_offset: for LMT and STP LMT, see :func:`limit_price`; from the stop level where there is one.
+    :param stop_level: for STP and STP LMT, in the instrument's currency, not yet rounded.
+    """
+
+    side: Side
+    sizing: Sizing
+    order_type: OrderType = OrderType.MARKET
+    limit_offset: Decimal = Decimal(0)
+    stop_level: Decimal | None = None
+    tif: TimeInForce = TimeInForce.DAY
+    outside_rth: bool = False
+
+    def ticket(self, instrument: Instrument, quote: Quote, account: AccountSnapshot) -> OrderTicket:
+        """The ticket at these prices and this account's worth.
+
+        :raises ConfigError: the size is too small, needs an exchange rate, or a stop level is missing.
+        :raises NoMarketData: a price is needed and there is none.
+        """
+        reference, limit, stop = quote.reference, None, None
+        if self.order_type in (OrderType.STOP, OrderType.STOP_LIMIT):
+            if self.stop_level is None:
+                raise ConfigError(
+                    f"{instrument.name}: {self.order_type} needs a stop level, and the signal gave no entry.",
+                    remedy="Use MKT or LMT, or a prompt that asks for an entry level.",
+                )
+            stop = stop_price(instrument, self.side, self.stop_level)
+        if self.order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT):
+            base = stop or reference
+            if base is None or not usable_price(base):
+                raise NoMarketData(
+                    f"{instrument.name}: a limit price needs a reference, and there is {base}.",
+                    remedy="Check the market data subscription.",
+                )
+            limit = limit_price(instrument, self.side, base, self.limit_offset)
+        known = [price for price in (reference, limit, stop) if price is not None and usable_price(price)]
+        quantity = self.sizing.quantity(
+            instrument,
+            price=max(known, default=None),
+            net_liquidation=account.net_liquidation,
+            base_currency=account.currency,
+        )
+        return OrderTicket(
+            side=self.side,
+            quantity=quantity,
+            order_type=self.order_type,
+            limit_price=limit,
+            stop_price=stop,
+            tif=self.tif,
+            outside_rth=self.outside_rth,
+        )

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from airflow_ibkr_plugin.trading.instruments import Instrument, SecType
+from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side
+from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, evaluate
+from airflow_ibkr_plugin.trading.risk_rules import rules
+
+NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
+RULES: dict[str, RiskRule] = {rule.name: rule for rule in rules()}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "market_data": {},
+    "short_selling": {},
+    "order_notional": {"max": 5000},
+    "position_size": {"max_quantity": 100, "max_notional": 20_000},
+    "price_collar": {"max_deviation": 0.05, "max_age_seconds": 30},
+    "orders_per_day": {"max": 3},
+    "trading_hours": {},
+}
+
+
+def context(
+    side: Side = Side.BUY, quantity: str = "10", *, limit: str | None = None, increment: str = "1", **changes: Any
+) -> RiskContext:
+    """A good context: SPY at 100, nothing held, the market open."""
+    ticket = OrderTicket(
+        side=side,
+        quantity=Decimal(quantity),
+        order_type=OrderType.LIMIT if limit else OrderType.MARKET,
+        limit_price=Decimal(limit) if limit else None,
+    )
+    base = RiskContext(
+        now=NOW,
+        strategy="s",
+        instrument=Instrument(symbol="SPY", con_id=1, min_tick=Decimal("0.01"), size_increment=Decimal(increment)),
+        ticket=ticket,
+        quote=Quote(con_id=1, at=NOW, bid=Decimal(100), ask=Decimal(100)),
+        account=AccountSnapshot(
+            account="DU1",
+            at=NOW,
+            currency="USD",
+            net_liquidation=Decimal(100_000),
+            cash=Decimal(100_000),
+            buying_power=Decimal(400_000),
+        ),
+        position=Decimal(0),
+        reserved=Decimal(0),
+        orders_today=0,
+        market_open=True,
+    )
+    return replace(base, **changes)
+
+
+def check(name: str, context: RiskContext, **parameters: Any) -> tuple[Outcome, Decimal | None]:
+    verdict = RULES[name].check(context, parameters or PARAMETERS[name])
+    return verdict.outcome, verdict.quantity
+
+
+# --- each rule by example ---------------------------------------------------------------------------------
+
+
+def test_clamping_rules_run_before_the_others_and_every_schema_takes_its_parameters() -> None:
+    assert [rule.name for rule in sorted(rules(), key=lambda rule: rule.order)] == list(PARAMETERS)
+    for rule in rules():
+        jsonschema.Draft202012Validator.check_schema(rule.parameters)
+        jsonschema.validate(PARAMETERS[rule.name], rule.parameters)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"no_such": 1}, rule.parameters)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({}, RULES["position_size"].parameters)
+
+
+def test_order_notional_clamps_to_whole_increments_or_denies() -> None:
+    assert check("order_notional", context(quantity="50")) == (Outcome.ALLOW, None)
+    assert check("order_notional", context(quantity="51")) == (Outcome.CLAMP, Decimal(50))
+    assert check("order_notional", context(quantity="51"), max=99) == (Outcome.DENY, None)
+    assert check("order_notional", context(quantity="90", increment="20")) == (Outcome.CLAMP, Decimal(40))
+
+
+def test_the_worse_of_limit_and_reference_counts() -> None:
+    assert check("order_notional", context(quantity="50", limit="101")) == (Outcome.CLAMP, Decimal(49))
+    assert check("order_notional", context(quantity="50", limit="90")) == (Outcome.ALLOW, None)
+
+
+def test_a_clamp_below_the_smallest_order_denies() -> None:
+    small = context(quantity="60")
+    small = replace(small, instrument=replace(small.instrument, min_size=Decimal(51)))
+    assert check("order_notional", small) == (Outcome.DENY, None)
+
+
+@pytest.mark.parametrize("name", ["market_data", "order_notional", "position_size", "price_collar"])
+@pytest.mark.parametrize(
+    "quote",
+    [
+        Quote(con_id=1, at=NOW),
+        Quote(con_id=1, at=NOW, close=Decimal(100)),
+        Quote(con_id=1, at=NOW, bid=Decimal(100), ask=Decimal(100), delayed=True),
+        Quote(con_id=1, at=NOW, last=Decimal("NaN")),
+        Quote(con_id=1, at=NOW, last=Decimal(0)),
+        Quote(con_id=1, at=NOW, last=Decimal(-1)),
+    ],
+)
+def test_a_price_that_is_missing_or_delayed_denies(name: str, quote: Quote) -> None:
+    assert check(name, context(quote=quote))[0] is Outcome.DENY
+
+
+def test_a_currency_without_a_rate_denies_money_limits_but_not_quantities() -> None:
+    foreign = context()
+    foreign = replace(foreign, instrument=replace(foreign.instrument, currency="EUR"))
+    assert check("order_notional", foreign)[0] is Outcome.DENY
+    assert check("position_size", foreign)[0] is Outcome.DENY
+    assert check("position_size", foreign, max_quantity=100)[0] is Outcome.ALLOW
+
+
+def test_forex_of_the_base_currency_is_worth_its_quantity() -> None:
+    usdjpy = Instrument(
+        symbol="USD", currency="JPY", sec_type=SecType.FOREX, exchange="IDEALPRO", con_id=1, min_tick=Decimal("0.005")
+    )
+    assert check("order_notional", context(quantity="6000", instrument=usdjpy)) == (Outcome.CLAMP, Decimal(5000))
+
+
+def test_position_size_counts_what_is_held_and_reserved() -> None:
+    assert check("position_size", context(quantity="40", position=Decimal(60))) == (Outcome.ALLOW, None)
+    held = context(quantity="40", position=Decimal(60), reserved=Decimal(20))
+    assert check("position_size", held) == (Outcome.CLAMP, Decimal(20))
+    assert check("position_size", replace(held, reserved=Decimal(40))) == (Outcome.DENY, None)
+    assert check("position_size", context(quantity="40"), max_notional=2_550) == (Outcome.CLAMP, Decimal(25))
+    short = context(Side.SELL, "40", position=Decimal(-80))
+    assert check("position_size", short) == (Outcome.CLAMP, Decimal(20))
+
+
+def test_position_size_never_denies_a_reduction_even_without_a_price() -> None:
+    blind = context(Side.SELL, "500", position=Decimal(700), quote=Quote(con_id=1, at=NOW))
+    assert check("position_size", blind)[0] is Outcome.ALLOW
+    # Beyond zero it is an increase on the other side.
+    assert check("position_size", context(Side.SELL, "900", position=Decimal(700))) == (Outcome.CLAMP, Decimal(800))
+
+
+def test_short_selling_is_clamped_to_what_strategy_and_account_have() -> None:
+    assert check("short_selling", context(Side.BUY, "10")) == (Outcome.ALLOW, None)
+    selling = context(Side.SELL, "10", held=Decimal(10), position=Decimal(10))
+    assert check("short_selling", selling) == (Outcome.ALLOW, None)
+    assert check("short_selling", replace(selling, held=Decimal(4))) == (Outcome.CLAMP, Decimal(4))
+    assert check("short_selling", replace(selling, position=Decimal(3))) == (Outcome.CLAMP, Decimal(3))
+    assert check("short_selling", replace(selling, reserved=Decimal(-10))) == (Outcome.DENY, None)
+    odd = context(Side.SELL, "0.5", held=Decimal("0.5"), position=Decimal("0.5"))
+    assert check("short_selling", odd) == (Outcome.ALLOW, None)
+
+
+def test_the_collar_measures_the_limit_and_the_age_of_the_reference() -> None:
+    assert check("price_collar", context(limit="105"))[0] is Outcome.ALLOW
+    assert check("price_collar", context(limit="105.01"))[0] is Outcome.DENY
+    assert check("price_collar", context(limit="94.99"))[0] is Outcome.DENY
+    assert check("price_collar", context())[0] is Outcome.ALLOW
+    for age in (timedelta(seconds=31), timedelta(seconds=-31)):
+        assert check("price_collar", context(now=NOW + age))[0] is Outcome.DENY
+    assert check("price_collar", context(now=NOW + timedelta(seconds=30)))[0] is Outcome.ALLOW
+
+
+def test_orders_per_day_and_trading_hours() -> None:
+    assert check("orders_per_day", context(orders_today=2))[0] is Outcome.ALLOW
+    assert check("orders_per_day", context(orders_today=3))[0] is Outcome.DENY
+    assert check("trading_hours", context())[0] is Outcome.ALLOW
+    assert check("trading_hours", context(market_open=False))[0] is Outcome.DENY
+    assert check("trading_hours", context(market_open=None))[0] is Outcome.DENY
+
+
+# --- what holds for every rule in every context -------------------------------------------------------------
+
+_increment = st.sampled_from([Decimal(1), Decimal("0.01"), Decimal(25)])
+_amount = st.decimals("-1e9", "1e9", places=4)
+_price = st.one_of(
+    st.none(),
+    st.decimals("0.0001", "1e6", places=4),
+    st.sampled_from([Decimal(t) for t in ("NaN", "sNaN", "Infinity", "-Infinity", "0", "-5", "1E+400", "1E-400")]),
+)
+
+
+@st.composite
+def contexts(draw: st.DrawFn) -> RiskContext:
+    limit = draw(st.one_of(st.none(), st.decimals("0.01", "1e6", places=2)))
+    return context(
+        draw(st.sampled_from(Side)),
+        str(draw(st.decimals("0.0001", "1e9", places=4))),
+        limit=str(limit) if limit else None,
+        increment=str(draw(_increment)),
+        quote=Quote(
+            con_id=1,
+            at=NOW - timedelta(seconds=draw(st.integers(-100, 100))),
+            bid=draw(_price),
+            ask=draw(_price),
+            last=draw(_price),
+            delayed=draw(st.booleans()),
+        ),
+        position=draw(_amount),
+        reserved=draw(_amount),
+        held=draw(_amount),
+        orders_today=draw(st.integers(0, 10)),
+        market_open=draw(st.sampled_from([True, False, None])),
+    )
+
+
+any_rule = st.sampled_from(rules())
+
+
+@settings(max_examples=500)
+@given(rule=any_rule, given_context=contexts())
+def test_no_rule_raises_and_what_it_clamps_passes_it_again(rule: RiskRule, given_context: RiskContext) -> None:
+    parameters = PARAMETERS[rule.name]
+    verdict = rule.check(given_context, parameters)
+    if verdict.outcome is Outcome.CLAMP:
+        assert verdict.quantity is not None
+        assert 0 < verdict.quantity < given_context.ticket.quantity
+        smaller = replace(given_context, ticket=replace(given_context.ticket, quantity=verdict.quantity))
+        assert rule.check(smaller, parameters).outcome is Outcome.ALLOW
+
+
+@settings(max_examples=500)
+@given(rule=any_rule, given_context=contexts(), more=st.decimals("0.0001", "1e9", places=4))
+def test_a_larger_order_never_passes_where_a_smaller_one_is_denied(
+    rule: RiskRule, given_context: RiskContext, more: Decimal
+) -> None:
+    parameters = PARAMETERS[rule.name]
+    assume(rule.check(given_context, parameters).outcome is Outcome.DENY)
+    ticket = replace(given_context.ticket, quantity=given_context.ticket.quantity + more)
+    assert rule.check(replace(given_context, ticket=ticket), parameters).outcome is Outcome.DENY
+
+
+@settings(max_examples=500)
+@given(given_context=contexts())
+def test_what_passes_all_rules_passes_no_limit(given_context: RiskContext) -> None:
+    result = evaluate([(rule, PARAMETERS[rule.name]) for rule in rules()], given_context)
+    if result.ticket is None:
+        return
+    reference = given_context.quote.reference
+    assert reference is not None
+    assert result.ticket.quantity * max(reference, result.ticket.limit_price or reference) <= 5000
+    sign = result.ticket.side.sign
+    worst = (given_context.position + given_context.reserved) * sign + result.ticket.quantity
+    if worst > 0:
+        assert worst <= 100
+        assert worst * reference <= 20_000
+    if result.ticket.side is Side.SELL:
+        assert result.ticket.quantity <= min(given_context.held, given_context.position + given_context.reserved)
+    assert given_context.orders_today < 3
+    assert given_context.market_open is True
+
+
+@given(given_context=contexts())
+def test_a_pure_reduction_is_never_denied_by_position_size(given_context: RiskContext) -> None:
+    before = (given_context.position + given_context.reserved) * given_context.ticket.side.sign
+    assume(before + given_context.ticket.quantity <= 0)
+    assert check("position_size", given_context)[0] is Outcome.ALLOW

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_ibkr_plugin.errors import ConfigError, NoMarketData
+from airflow_ibkr_plugin.trading.instruments import Instrument, SecType
+from airflow_ibkr_plugin.trading.orders import OrderType, Side
+from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+from airflow_ibkr_plugin.trading.sizing import (
+    SIZING_SCHEMA,
+    Sizing,
+    TicketPlan,
+    limit_price,
+    round_to_tick,
+    stop_price,
+    unit_value,
+    whole_increments,
+)
+
+NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
+positive = st.decimals(min_value="0.000001", max_value="1e9", places=6).filter(lambda d: d > 0)
+ticks = st.sampled_from([Decimal(text) for text in ("0.01", "0.05", "0.00005", "0.25", "1")])
+
+
+def stock(**changes: object) -> Instrument:
+    fields = {"symbol": "SPY", "con_id": 1, "min_tick": Decimal("0.01")} | changes
+    return Instrument(**fields)  # type: ignore[arg-type]
+
+
+def pair(symbol: str, currency: str) -> Instrument:
+    return stock(symbol=symbol, currency=currency, sec_type=SecType.FOREX, exchange="IDEALPRO")
+
+
+def account(currency: str = "USD") -> AccountSnapshot:
+    return AccountSnapshot(
+        account="DU1",
+        at=NOW,
+        currency=currency,
+        net_liquidation=Decimal(100_000),
+        cash=Decimal(50_000),
+        buying_power=Decimal(200_000),
+    )
+
+
+def quote(bid: str | None = "99.98", ask: str | None = "100.02") -> Quote:
+    return Quote(con_id=1, at=NOW, bid=Decimal(bid) if bid else None, ask=Decimal(ask) if ask else None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "price", "expected"),
+    [
+        ({"quantity": 10}, None, "10"),
+        ({"quantity": 10.9}, None, "10"),
+        ({"notional": 5000}, "100", "50"),
+        ({"notional": 5000}, "100.01", "49"),
+        ({"share_of_net_liquidation": 0.02}, "100", "20"),
+        ({"share_of_net_liquidation": "0.02"}, "99.99", "20"),
+    ],
+)
+def test_a_size_is_rounded_down_to_whole_units(spec: dict[str, object], price: str | None, expected: str) -> None:
+    jsonschema.validate({k: float(str(v)) for k, v in spec.items()}, SIZING_SCHEMA)
+    size = Sizing.parse(spec).quantity(
+        stock(), price=Decimal(price) if price else None, net_liquidation=Decimal(100_000), base_currency="USD"
+    )
+    assert size == Decimal(expected)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"quantity": 1, "notional": 2},
+        {"lots": 1},
+        {"quantity": 0},
+        {"quantity": -3},
+        {"quantity": True},
+        {"quantity": "many"},
+        {"quantity": float("nan")},
+        {"share_of_net_liquidation": 1.5},
+        None,
+    ],
+)
+def test_a_size_that_is_none_is_refused(spec: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="cannot be used"):
+        Sizing.parse(spec)
+
+
+def test_less_than_the_smallest_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match="comes to 0 units"):
+        Sizing.parse({"notional": 99}).quantity(
+            stock(), price=Decimal(100), net_liquidation=Decimal(0), base_currency="USD"
+        )
+    with pytest.raises(ConfigError, match="smallest order is 20000"):
+        Sizing.parse({"quantity": 19_999}).quantity(
+            stock(min_size=Decimal(20_000)), price=None, net_liquidation=Decimal(0), base_currency="USD"
+        )
+
+
+def test_an_account_that_is_worth_nothing_orders_nothing() -> None:
+    with pytest.raises(ConfigError, match="comes to 0 units"):
+        Sizing.parse({"share_of_net_liquidation": 0.5}).quantity(
+            stock(), price=Decimal(100), net_liquidation=Decimal(-5_000), base_currency="USD"
+        )
+
+
+@pytest.mark.parametrize("price", [None, Decimal("NaN"), Decimal(0), Decimal(-1), Decimal("Infinity")])
+def test_notional_without_a_price_is_refused(price: Decimal | None) -> None:
+    with pytest.raises(NoMarketData, match="needs a price"):
+        Sizing.parse({"notional": 5000}).quantity(stock(), price=price, net_liquidation=Decimal(0), base_currency="USD")
+
+
+def test_units_of_foreign_money_need_a_rate() -> None:
+    assert unit_value(stock(), Decimal(100), "USD") == 100
+    assert unit_value(stock(currency="EUR"), Decimal(100), "USD") is None
+    assert unit_value(pair("EUR", "USD"), Decimal("1.1"), "USD") == Decimal("1.1")
+    assert unit_value(pair("USD", "JPY"), Decimal(150), "USD") == 1  # a unit is one dollar, whatever the yen costs
+    assert unit_value(pair("EUR", "JPY"), Decimal(160), "USD") is None
+    with pytest.raises(ConfigError, match="exchange rate"):
+        Sizing.parse({"notional": 5000}).quantity(
+            stock(currency="EUR"), price=Decimal(100), net_liquidation=Decimal(0), base_currency="USD"
+        )
+
+
+@given(value=positive, per_unit=positive, increment=st.sampled_from([Decimal(1), Decimal("0.0001"), Decimal(100)]))
+def test_whole_increments_never_pass_the_value_and_miss_it_by_less_than_one(
+    value: Decimal, per_unit: Decimal, increment: Decimal
+) -> None:
+    quantity = whole_increments(value, per_unit, increment)
+    assert quantity % increment == 0
+    assert quantity * per_unit <= value < (quantity + increment) * per_unit
+
+
+@given(price=positive, tick=ticks, up=st.booleans())
+def test_a_price_is_rounded_to_the_next_tick_in_the_direction_asked(price: Decimal, tick: Decimal, up: bool) -> None:
+    rounded = round_to_tick(price, tick, up=up)
+    assert rounded % tick == 0
+    assert price <= rounded < price + tick if up else price - tick < rounded <= price
+
+
+@given(reference=st.decimals("1", "1e6", places=4), offset=st.decimals("-0.5", "0.5", places=4), tick=ticks)
+def test_a_limit_never_gives_more_than_was_configured(reference: Decimal, offset: Decimal, tick: Decimal) -> None:
+    instrument = stock(min_tick=tick)
+    try:
+        buy = limit_price(instrument, Side.BUY, reference, offset)
+    except ConfigError:
+        assert reference * (1 + offset) < tick
+    else:
+        assert buy <= reference * (1 + offset)
+    assert limit_price(instrument, Side.SELL, reference, offset) >= reference * (1 - offset)
+
+
+def test_a_stop_is_rounded_away_from_the_market() -> None:
+    assert stop_price(stock(), Side.BUY, Decimal("100.001")) == Decimal("100.01")
+    assert stop_price(stock(), Side.SELL, Decimal("99.999")) == Decimal("99.99")
+    with pytest.raises(ConfigError, match="stop"):
+        stop_price(stock(), Side.SELL, Decimal("0.001"))
+
+
+def test_a_plan_becomes_a_ticket() -> None:
+    plan = TicketPlan(
+        side=Side.BUY,
+        sizing=Sizing.parse({"notional": 5000}),
+        order_type=OrderType.LIMIT,
+        limit_offset=Decimal("0.01"),
+    )
+    ticket = plan.ticket(stock(), quote(), account())
+    assert ticket.limit_price == Decimal("101.00")
+    assert ticket.quantity == 49  # sized at the limit, not at the lower reference
+
+
+def test_a_stop_order_takes_its_level_from_the_signal_and_needs_one() -> None:
+    plan = TicketPlan(
+        side=Side.BUY, sizing=Sizing.parse({"quantity": 5}), order_type=OrderType.STOP, stop_level=Decimal("101.004")
+    )
+    assert plan.ticket(stock(), quote(), account()).stop_price == Decimal("101.01")
+    with pytest.raises(ConfigError, match="stop level"):
+        TicketPlan(side=Side.BUY, sizing=Sizing.parse({"quantity": 5}), order_type=OrderType.STOP).ticket(
+            stock(), quote(), account()
+        )
+
+
+def test_a_limit_without_a_reference_is_refused() -> None:
+    plan = TicketPlan(side=Side.BUY, sizing=Sizing.parse({"quantity": 5}), order_type=OrderType.LIMIT)
+    with pytest.raises(NoMarketData, match="reference"):
+        plan.ticket(stock(), quote(bid=None, ask=None), account())
