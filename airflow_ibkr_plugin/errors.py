@@ -166,6 +166,13 @@ class OrderIdInUse(BrokerError):
     family = Family.RETRY
 
 
+class IntentBusy(IBKRPluginError):
+    """Another worker is at work on the same order intent, or was until it crashed."""
+
+    family = Family.RETRY_AFTER
+    default_retry_after = 15.0
+
+
 class AmbiguousOrder(BrokerError):
     """Whether the broker has the order could not be established. Never assumed in either direction."""
 
@@ -222,6 +229,10 @@ class TrackingUnavailable(IBKRPluginError):
     """MLflow did not take the records; they stay in the outbox."""
 
     family = Family.RETRY
+
+
+class TrackingRefused(IBKRPluginError):
+    """MLflow will not take this record however often it is sent, or what it refers to is gone."""
 
 
 class AlertNotDelivered(IBKRPluginError):
