@@ -1,0 +1,168 @@
+"""Sessions on the trading database, with its errors in this package's words."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, inspect, select, text
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.errors import SchemaMismatch, StoreError, StoreFull
+from airflow_ibkr_plugin.store import schema
+from airflow_ibkr_plugin.store.engine import make_engine, parse_url, reading, sqlite_path, writing
+from airflow_ibkr_plugin.store.models.base import Meta
+from airflow_ibkr_plugin.store.sql import insert_if_absent
+
+SQLITE_FULL = 13  # https://www.sqlite.org/rescode.html#full
+POSTGRES_DISK_FULL = "53100"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
+
+
+class Database:
+    """The trading database at one URL. Connects on first use; after a fork the child makes connections of its own.
+
+    Rows stay readable after their session has ended.
+
+    :param check_schema: refuse a schema that this code was not written for.
+    :raises ConfigError: the URL is neither SQLite's nor PostgreSQL's.
+    """
+
+    def __init__(self, url: str, *, check_schema: bool = True) -> None:
+        self.url = parse_url(url)
+        self._check = check_schema
+        self._engine = make_engine(self.url)
+        self._pid = os.getpid()
+        self._checked = False
+        # Connections of the parent process: kept, because to collect them would close them under the parent.
+        self._inherited: list[Engine] = []
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process, schema checked.
+
+        :raises SchemaMismatch: there is no schema, or an older or a newer one.
+        """
+        if self._pid != os.getpid():
+            self._inherited.append(self._engine)
+            self._engine, self._pid = make_engine(self.url), os.getpid()
+        if self._check and not self._checked:
+            self._require_schema()
+            self._checked = True
+        return self._engine
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one snapshot and cannot write.
+
+        :raises StoreError: (or a subclass) the database failed.
+        """
+        with translated_errors(), Session(reading(self.engine), expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self, *, serialize: str = "") -> Iterator[Session]:
+        """A session that commits at the end, or rolls back on any error.
+
+        :param serialize: a name that only one transaction may hold at a time, wherever it runs: what is read under
+            it stays true until the commit. SQLite has one writer at a time anyway.
+        :raises StoreFull: no space is left; nothing of this session was stored, all else is still there.
+        :raises StoreError: the database failed, or was locked for too long.
+        """
+        with translated_errors(), Session(writing(self.engine), expire_on_commit=False) as session, session.begin():
+            if serialize:
+                lock(session, serialize)
+            yield session
+
+    def dispose(self) -> None:
+        """Close this process's idle connections."""
+        if self._pid == os.getpid():
+            self._engine.dispose()
+
+    def _require_schema(self) -> None:
+        remedy = f"Run: {schema.MIGRATE_COMMAND}"
+        path = sqlite_path(self.url)
+        if path is not None and not path.exists():  # connecting would create it, empty
+            raise SchemaMismatch(f"There is no trading database at {path}.", remedy=remedy)
+        with translated_errors(), reading(self._engine).connect() as connection:
+            tables = inspect(connection).has_table(schema.VERSION_TABLE)
+            found = connection.scalar(text(f"SELECT version_num FROM {schema.VERSION_TABLE}")) if tables else None  # noqa: S608  a constant
+        if found == schema.HEAD:
+            return
+        where = self.url.render_as_string(hide_password=True)
+        if found is None:
+            raise SchemaMismatch(f"The trading database {where} has no tables yet.", remedy=remedy)
+        if found in schema.REVISIONS:
+            raise SchemaMismatch(
+                f"The trading database {where} has schema {found}, older than this code's {schema.HEAD}.",
+                remedy=remedy,
+            )
+        raise SchemaMismatch(
+            f"The trading database {where} has schema {found}, which this code (schema {schema.HEAD}) does not know.",
+            remedy=f"Install the newer airflow-ibkr-plugin that made it; then, if it asks for it, run:"
+            f" {schema.MIGRATE_COMMAND}",
+        )
+
+
+_databases: dict[str, Database] = {}
+
+
+def open_database() -> Database:
+    """The trading database of this installation, `[ibkr] sql_alchemy_conn`; one per URL and process.
+
+    :raises ConfigError: the setting cannot be used.
+    """
+    from airflow_ibkr_plugin import settings
+
+    url = settings.load().sql_alchemy_conn
+    return _databases.get(url) or _databases.setdefault(url, Database(url))
+
+
+def lock(session: Session, name: str) -> None:
+    """Hold `name` until the end of the transaction. SQLite's writers exclude each other already."""
+    if session.get_bind().dialect.name == "postgresql":
+        digest = hashlib.blake2b(f"airflow_ibkr_plugin:{name}".encode(), digest_size=8).digest()
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int.from_bytes(digest, "big", signed=True)})
+
+
+def installation_id(session: Session) -> str:
+    """The random id of this trading database; part of every orderRef. The migration makes it."""
+    query = select(Meta.value).where(Meta.key == "installation_id")
+    found = session.scalar(query)
+    if found is None:
+        insert_if_absent(session, Meta, ("key",), {"key": "installation_id", "value": uuid.uuid4().hex})
+        found = session.scalars(query).one()
+    return found
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn what the database or its driver reports into this package's errors; faults of our SQL pass unchanged."""
+    try:
+        yield
+    except (IntegrityError, DataError, InternalError, NotSupportedError, ProgrammingError):
+        raise
+    except (DatabaseError, InterfaceError, PoolTimeout) as error:
+        cause = getattr(error, "orig", None) or error
+        code = getattr(cause, "pgcode", None) or getattr(cause, "sqlstate", None)
+        if code == POSTGRES_DISK_FULL or getattr(cause, "sqlite_errorcode", None) == SQLITE_FULL:
+            raise StoreFull(
+                f"The trading database has no space left: {str(cause).strip()}.",
+                remedy="Free space on its disk; what was stored before is still there.",
+            ) from error
+        raise StoreError(
+            f"The trading database failed: {str(cause).strip()}.",
+            remedy="Check that the database of [ibkr] sql_alchemy_conn is up, reachable and writable.",
+        ) from error

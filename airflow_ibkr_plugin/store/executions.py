@@ -1,0 +1,58 @@
+"""Fills, each kept once however often the broker reports it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
+from airflow_ibkr_plugin.store.sql import insert_if_absent
+from airflow_ibkr_plugin.trading.orders import Execution
+
+
+class Executions:
+    """Executions by source and execId."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def record(
+        self, source: str, execution: Execution, intent: OrderIntent | None, at: datetime
+    ) -> tuple[ExecutionRow, bool]:
+        """Store a fill once; a commission that was not known the first time is filled in.
+
+        :param intent: whose fill it is; None for an order that is not ours. An intent found later is filled in too.
+        :returns: the row, and whether the fill was new. Call :meth:`Positions.apply` in either case.
+        """
+        values = asdict(execution) | {
+            "source": source,
+            "intent_id": intent.id if intent else None,
+            "strategy": intent.strategy if intent else "",
+            "booked_at": at,
+        }
+        is_new = insert_if_absent(self._session, ExecutionRow, ("source", "exec_id"), values)
+        row = self._session.get_one(
+            ExecutionRow, (source, execution.exec_id), populate_existing=True, with_for_update=True
+        )
+        if row.commission is None and execution.commission is not None:
+            row.commission = execution.commission
+            row.commission_currency = execution.commission_currency
+            row.realized_pnl = execution.realized_pnl
+        if row.intent_id is None and intent is not None:
+            row.intent_id, row.strategy = intent.id, intent.strategy
+        self._session.flush()
+        return row, is_new
+
+    def for_intent(self, intent_id: int) -> list[ExecutionRow]:
+        """The fills of an intent by time."""
+        query = select(ExecutionRow).where(ExecutionRow.intent_id == intent_id)
+        return list(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))
+
+    def for_run(self, dag_id: str, run_id: str) -> list[ExecutionRow]:
+        """The fills of a run's intents by time."""
+        query = select(ExecutionRow).join(OrderIntent, OrderIntent.id == ExecutionRow.intent_id)
+        query = query.where(OrderIntent.dag_id == dag_id, OrderIntent.run_id == run_id)
+        return list(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))

@@ -1,0 +1,171 @@
+"""Order intents: stored before anything is sent, moved only along the table of states, worked on under a lease."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.errors import StoreError
+from airflow_ibkr_plugin.store.models.orders import ExecutionRow, IntentTransition, OrderIntent
+from airflow_ibkr_plugin.store.sql import changed, insert_if_absent
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentKey, IntentState, check_transition
+
+# Exposure counts from the reservation until the broker has confirmed an end.
+RESERVING = frozenset({IntentState.RESERVED}) | MAYBE_AT_BROKER
+_KEPT = frozenset({"id", "order_ref", "state", "reason", "updated_at"})
+_CHANGEABLE = frozenset(OrderIntent.__table__.columns.keys()) - _KEPT
+
+
+class Intents:
+    """Intents by id, by orderRef and by run."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get_or_create(self, key: IntentKey, **fields: Any) -> tuple[OrderIntent, bool]:
+        """The intent of this key; made from `fields` if there is none yet, also when two tasks race for it.
+
+        :param fields: the columns of :class:`OrderIntent` that the key does not give. `created_at` is needed;
+            `updated_at` starts as `created_at`.
+        :returns: the row, and whether this call made it. An intent that was there keeps its own fields.
+        """
+        values = {
+            "order_ref": key.order_ref,
+            "installation": key.installation,
+            "dag_id": key.dag_id,
+            "run_id": key.run_id,
+            "task_id": key.task_id,
+            "con_id": key.con_id,
+            "leg": key.leg,
+            "generation": key.generation,
+            "updated_at": fields["created_at"],
+            **fields,
+        }
+        created = insert_if_absent(self._session, OrderIntent, ("order_ref",), values)
+        row = self.by_order_ref(key.order_ref)
+        assert row is not None
+        return row, created
+
+    def get(self, intent_id: int) -> OrderIntent | None:
+        """The intent of that id."""
+        return self._session.get(OrderIntent, intent_id)
+
+    def by_order_ref(self, order_ref: str) -> OrderIntent | None:
+        """The intent that the broker knows by this orderRef."""
+        return self._session.scalar(select(OrderIntent).where(OrderIntent.order_ref == order_ref))
+
+    def for_run(self, dag_id: str, run_id: str) -> list[OrderIntent]:
+        """The intents of a run, oldest first."""
+        query = select(OrderIntent).where(OrderIntent.dag_id == dag_id, OrderIntent.run_id == run_id)
+        return list(self._session.scalars(query.order_by(OrderIntent.id)))
+
+    def open_states(
+        self, *, source: str | None = None, account: str | None = None, strategy: str | None = None
+    ) -> list[OrderIntent]:
+        """Intents that are reserved or may be at the broker, oldest first."""
+        query = select(OrderIntent).where(OrderIntent.state.in_(RESERVING))
+        for column, value in (
+            (OrderIntent.source, source),
+            (OrderIntent.account, account),
+            (OrderIntent.strategy, strategy),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        return list(self._session.scalars(query.order_by(OrderIntent.id)))
+
+    def transition(
+        self, intent: OrderIntent, new_state: IntentState, *, at: datetime, reason: str, **changes: Any
+    ) -> OrderIntent:
+        """Move an intent on and record the move.
+
+        :param intent: as the caller last saw it, from this session or an earlier one.
+        :param changes: further columns to set with it.
+        :returns: the row as it is now, of this session; use it in place of `intent`.
+        :raises ValueError: the table of states does not allow the move.
+        :raises StoreError: another process has moved the intent since the caller saw it.
+        """
+        if not changes.keys() <= _CHANGEABLE:
+            raise TypeError(f"an intent's {sorted(changes.keys() - _CHANGEABLE)} cannot be set with a transition")
+        seen = intent.state
+        row = self._session.get_one(OrderIntent, intent.id, populate_existing=True, with_for_update=True)
+        if row.state is not seen:
+            raise StoreError(
+                f"Order intent {row.order_ref} is {row.state} by now, not {seen}: another process has moved it.",
+                remedy="Load it again and decide from its present state.",
+            )
+        check_transition(seen, new_state)
+        self._session.add(IntentTransition(intent_id=row.id, from_state=seen, to_state=new_state, at=at, reason=reason))
+        row.state, row.reason, row.updated_at = new_state, reason, at
+        for name, value in changes.items():
+            setattr(row, name, value)
+        self._session.flush()
+        return row
+
+    def transitions(self, intent_id: int) -> list[IntentTransition]:
+        """The moves of an intent, oldest first."""
+        query = select(IntentTransition).where(IntentTransition.intent_id == intent_id)
+        return list(self._session.scalars(query.order_by(IntentTransition.id)))
+
+    def acquire_lease(self, intent_id: int, owner: str, *, now: datetime, seconds: float) -> bool:
+        """Become the only one who works on the intent, unless another's lease still runs. Compare and set.
+
+        The owner may take its own lease again; so an owner must be one process and attempt, not a host.
+        """
+        free = or_(OrderIntent.lease_owner.is_(None), OrderIntent.lease_owner == owner, OrderIntent.lease_until <= now)
+        return self._set_lease(and_(OrderIntent.id == intent_id, free), owner, now + timedelta(seconds=seconds))
+
+    def renew_lease(self, intent_id: int, owner: str, *, now: datetime, seconds: float) -> bool:
+        """Hold the lease longer. False if it has run out or is another's: stop working on the intent."""
+        mine = and_(OrderIntent.id == intent_id, OrderIntent.lease_owner == owner, OrderIntent.lease_until > now)
+        return self._set_lease(mine, owner, now + timedelta(seconds=seconds))
+
+    def release_lease(self, intent_id: int, owner: str) -> bool:
+        """Give the lease back; False if it was not the owner's."""
+        return self._set_lease(and_(OrderIntent.id == intent_id, OrderIntent.lease_owner == owner), None, None)
+
+    def _set_lease(self, condition: Any, owner: str | None, until: datetime | None) -> bool:
+        statement = update(OrderIntent).where(condition).values(lease_owner=owner, lease_until=until)
+        return changed(self._session, statement) == 1
+
+    def reserved_quantity(self, source: str, account: str, con_id: int) -> Decimal:
+        """Signed quantity of an instrument that is reserved or may be working, less what is filled already."""
+        query = select(OrderIntent.id, OrderIntent.side, OrderIntent.quantity).where(
+            OrderIntent.source == source,
+            OrderIntent.account == account,
+            OrderIntent.con_id == con_id,
+            OrderIntent.state.in_(RESERVING),
+        )
+        reserved = {row.id: (row.side.sign, row.quantity) for row in self._session.execute(query)}
+        filled = self._filled(reserved)
+        total = Decimal(0)
+        for intent_id, (sign, quantity) in reserved.items():
+            total += sign * max(quantity - filled.get(intent_id, Decimal(0)), Decimal(0))
+        return total
+
+    def _filled(self, intent_ids: Collection[int]) -> dict[int, Decimal]:
+        totals: dict[int, Decimal] = {}
+        query = select(ExecutionRow.intent_id, ExecutionRow.quantity).where(ExecutionRow.intent_id.in_(intent_ids))
+        for intent_id, quantity in self._session.execute(query):
+            assert intent_id is not None
+            totals[intent_id] = totals.get(intent_id, Decimal(0)) + quantity
+        return totals
+
+    def count_on_day(self, strategy: str, broker_day: date) -> int:
+        """How many intents of the strategy were reserved on the broker's day, whatever became of them.
+
+        A reservation that has no day yet counts on every day: nobody can say that it is another day's.
+        """
+        reserved = exists().where(
+            IntentTransition.intent_id == OrderIntent.id, IntentTransition.to_state == IntentState.RESERVED
+        )
+        undated = and_(OrderIntent.broker_day.is_(None), OrderIntent.state.in_(RESERVING))
+        query = select(func.count()).select_from(OrderIntent)
+        query = query.where(
+            OrderIntent.strategy == strategy, reserved, or_(OrderIntent.broker_day == broker_day, undated)
+        )
+        return self._session.scalars(query).one()

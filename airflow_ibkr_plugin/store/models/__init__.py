@@ -1,0 +1,43 @@
+"""The tables. Importing this package registers all of them on :class:`Base`.
+
+A model whose domain value has the same name ends in `Row`.
+"""
+
+from airflow_ibkr_plugin.store.models.base import Base, Meta
+from airflow_ibkr_plugin.store.models.connections import ClientLease, OrderIdRow
+from airflow_ibkr_plugin.store.models.market import BarRow, Chart, ContractPin, PacingEvent, SignalRow
+from airflow_ibkr_plugin.store.models.orders import (
+    ExecutionRow,
+    IntentTransition,
+    OrderIntent,
+    OrderRow,
+    RiskDecisionRow,
+)
+from airflow_ibkr_plugin.store.models.outbox import AlertRow, TrackingRow
+from airflow_ibkr_plugin.store.models.portfolio import AccountSnapshotRow, PositionRow
+from airflow_ibkr_plugin.store.models.runs import Failure, Override, Run, RunState
+
+__all__ = [
+    "AccountSnapshotRow",
+    "AlertRow",
+    "BarRow",
+    "Base",
+    "Chart",
+    "ClientLease",
+    "ContractPin",
+    "ExecutionRow",
+    "Failure",
+    "IntentTransition",
+    "Meta",
+    "OrderIdRow",
+    "OrderIntent",
+    "OrderRow",
+    "Override",
+    "PacingEvent",
+    "PositionRow",
+    "RiskDecisionRow",
+    "Run",
+    "RunState",
+    "SignalRow",
+    "TrackingRow",
+]

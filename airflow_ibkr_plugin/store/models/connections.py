@@ -1,0 +1,30 @@
+"""Who talks to the broker under which client id, and the next order id of each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from airflow_ibkr_plugin.store.models.base import Base
+
+
+class ClientLease(Base):
+    """A client id in use by `owner` until `until`, unless renewed."""
+
+    __tablename__ = "client_leases"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner: Mapped[str]
+    until: Mapped[datetime]
+
+
+class OrderIdRow(Base):
+    """The next order id that a client may use. It only grows."""
+
+    __tablename__ = "order_ids"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    client_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    next_id: Mapped[int]

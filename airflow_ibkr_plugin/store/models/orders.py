@@ -1,0 +1,154 @@
+"""From the decision to the fill: intents, risk decisions, orders, executions."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Date, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from airflow_ibkr_plugin.store.models.base import Base, OfTask
+from airflow_ibkr_plugin.store.types import FreeText, enum_text
+from airflow_ibkr_plugin.trading.orders import IntentState, OrderType, Side, TimeInForce
+from airflow_ibkr_plugin.trading.risk import Outcome
+
+
+class OrderIntent(OfTask, Base):
+    """What we decided to do, stored before anything is sent. Its `order_ref` is what the broker knows it by.
+
+    `requested_quantity` is what was asked for, `quantity` what risk let pass. `reserved_notional` is in `currency`.
+    `broker_day` is the broker's calendar day of the reservation, or of the first send once there was one.
+    """
+
+    __tablename__ = "intents"
+    __table_args__ = (
+        Index(None, "dag_id", "run_id"),
+        Index(None, "source", "account", "con_id", "state"),
+        Index(None, "strategy", "broker_day"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    order_ref: Mapped[str] = mapped_column(unique=True)
+    installation: Mapped[str]
+    strategy: Mapped[str]
+    source: Mapped[str]
+    account: Mapped[str]
+    mode: Mapped[str]
+    symbol: Mapped[str]
+    con_id: Mapped[int]
+    instrument: Mapped[dict[str, Any]]
+    leg: Mapped[str]
+    generation: Mapped[int]
+    signal_id: Mapped[int | None] = mapped_column(ForeignKey("signals.id"))
+    side: Mapped[Side] = mapped_column(enum_text(Side))
+    quantity: Mapped[Decimal]
+    requested_quantity: Mapped[Decimal]
+    order_type: Mapped[OrderType] = mapped_column(enum_text(OrderType))
+    limit_price: Mapped[Decimal | None]
+    stop_price: Mapped[Decimal | None]
+    tif: Mapped[TimeInForce] = mapped_column(enum_text(TimeInForce))
+    outside_rth: Mapped[bool] = mapped_column(default=False)
+    state: Mapped[IntentState] = mapped_column(enum_text(IntentState), default=IntentState.DECIDED)
+    reason: Mapped[str] = mapped_column(FreeText, default="")
+    reference_price: Mapped[Decimal | None]
+    reserved_notional: Mapped[Decimal | None]
+    currency: Mapped[str]
+    broker_day: Mapped[date | None] = mapped_column(Date)
+    client_id: Mapped[int | None]
+    order_id: Mapped[int | None]
+    perm_id: Mapped[int | None]
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class IntentTransition(Base):
+    """One move of an intent from state to state."""
+
+    __tablename__ = "intent_transitions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    intent_id: Mapped[int] = mapped_column(ForeignKey("intents.id"), index=True)
+    from_state: Mapped[IntentState] = mapped_column(enum_text(IntentState))
+    to_state: Mapped[IntentState] = mapped_column(enum_text(IntentState))
+    at: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(FreeText)
+
+
+class RiskDecisionRow(Base):
+    """What one risk rule said of an intent; `quantity` is what a clamp allowed."""
+
+    __tablename__ = "risk_decisions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    intent_id: Mapped[int] = mapped_column(ForeignKey("intents.id"), index=True)
+    rule: Mapped[str]
+    outcome: Mapped[Outcome] = mapped_column(enum_text(Outcome))
+    reason: Mapped[str] = mapped_column(FreeText)
+    limit_value: Mapped[str] = mapped_column(FreeText)
+    observed: Mapped[str] = mapped_column(FreeText)
+    quantity: Mapped[Decimal | None]
+    created_at: Mapped[datetime]
+
+
+class OrderRow(Base):
+    """An order as the broker last reported it. `intent_id` is None for orders that are not ours."""
+
+    __tablename__ = "orders"
+    __table_args__ = (UniqueConstraint("source", "perm_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    intent_id: Mapped[int | None] = mapped_column(ForeignKey("intents.id"), index=True)
+    source: Mapped[str]
+    account: Mapped[str]
+    order_ref: Mapped[str] = mapped_column(index=True)
+    perm_id: Mapped[int | None]
+    client_id: Mapped[int]
+    order_id: Mapped[int]
+    con_id: Mapped[int]
+    symbol: Mapped[str]
+    side: Mapped[Side] = mapped_column(enum_text(Side))
+    quantity: Mapped[Decimal]
+    order_type: Mapped[str]
+    limit_price: Mapped[Decimal | None]
+    stop_price: Mapped[Decimal | None]
+    tif: Mapped[str]
+    status: Mapped[str]
+    filled: Mapped[Decimal]
+    remaining: Mapped[Decimal]
+    average_price: Mapped[Decimal | None]
+    reason: Mapped[str] = mapped_column(FreeText)
+    first_seen_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class ExecutionRow(Base):
+    """One fill, kept once per `exec_id`. `strategy` is '' where the fill belongs to no intent of ours."""
+
+    __tablename__ = "executions"
+    __table_args__ = (Index(None, "source", "account", "strategy", "con_id"),)
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    exec_id: Mapped[str] = mapped_column(primary_key=True)
+    intent_id: Mapped[int | None] = mapped_column(ForeignKey("intents.id"), index=True)
+    order_ref: Mapped[str]
+    perm_id: Mapped[int]
+    order_id: Mapped[int]
+    client_id: Mapped[int]
+    account: Mapped[str]
+    con_id: Mapped[int]
+    symbol: Mapped[str]
+    strategy: Mapped[str]
+    side: Mapped[Side] = mapped_column(enum_text(Side))
+    quantity: Mapped[Decimal]
+    price: Mapped[Decimal]
+    exchange: Mapped[str]
+    time: Mapped[datetime]
+    commission: Mapped[Decimal | None]
+    commission_currency: Mapped[str]
+    realized_pnl: Mapped[Decimal | None]
+    booked_at: Mapped[datetime]

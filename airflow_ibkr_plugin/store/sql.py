@@ -1,0 +1,46 @@
+"""The two statements that SQLite and PostgreSQL share but SQLAlchemy names per dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import CursorResult, Executable
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.store.models.base import Base
+
+
+def insert(session: Session, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """INSERT of the session's dialect, which knows ON CONFLICT."""
+    if session.get_bind().dialect.name == "sqlite":
+        return sqlite.insert(model)
+    return postgresql.insert(model)
+
+
+def changed(session: Session, statement: Executable) -> int:
+    """Run an INSERT, UPDATE or DELETE; the number of rows that it touched."""
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)
+    return result.rowcount
+
+
+def insert_if_absent(session: Session, model: type[Base], keys: Sequence[str], values: Mapping[str, Any]) -> bool:
+    """Insert a row unless one with these keys is there, also when another transaction inserts it just now.
+
+    :returns: whether this call inserted it.
+    """
+    session.flush()
+    return changed(session, insert(session, model).values(**values).on_conflict_do_nothing(index_elements=keys)) == 1
+
+
+def upsert(session: Session, model: type[Base], keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows; where one with the same keys is there, give it the new values."""
+    if not rows:
+        return
+    session.flush()
+    statement = insert(session, model)
+    update = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=update), list(rows))
+    session.expire_all()
