@@ -17,7 +17,6 @@ from airflow_ibkr_plugin.errors import (
     BrokerTimeout,
     ClientIdInUse,
     GatewayUnavailable,
-    SecondFactorNeeded,
     SessionInvalid,
 )
 
@@ -58,8 +57,6 @@ def check_session(spec: GatewaySpec) -> SessionStatus:
                 log.info("%s", error)
             except (GatewayUnavailable, SessionInvalid, BrokerTimeout) as error:
                 return SessionStatus(valid=False, detail=str(error))
-            except SecondFactorNeeded as error:
-                return SessionStatus(valid=False, detail=str(error), needs_human=True)
             else:
                 return SessionStatus(valid=True, detail=detail)
     finally:
@@ -100,13 +97,13 @@ def reauthenticate(
     """
     status = check_session(spec)
     log.info("Re-authentication of %s, step 1, reconnect: %s", spec.conn_id, status.detail)
-    if status.valid or status.needs_human:
+    if status.valid:
         return status
     tried = "reconnecting"
     if spec.ibc_port is not None:
         for command, seconds in ((RECONNECT, reconnect_seconds), (RESTART, restart_seconds)):
             status = _command(spec, spec.ibc_port, command, seconds)
-            if status.valid or status.needs_human:
+            if status.valid:
                 return status
         tried = f"reconnecting and IBC's {RECONNECT} and {RESTART}"
     detail = f"{status.detail} {tried[0].upper()}{tried[1:]} did not help: a person must log in to the gateway."

@@ -83,10 +83,13 @@ def _release(spec: GatewaySpec, database: Database, client_id: int, owner: str) 
 
 
 def _keep(spec: GatewaySpec, database: Database, client_id: int, owner: str, stop: threading.Event) -> None:
-    """Renew the lease until told to stop. A lease that was lost costs nothing: the gateway guards the id as well."""
+    """Renew the lease until told to stop. Losing it harms nobody: the gateway itself lets no second client in."""
     while not stop.wait(RENEW_SECONDS):
         try:
             with database.write() as transaction:
-                ClientLeases(transaction).renew(spec.address, client_id, owner, datetime.now(UTC), LEASE_SECONDS)
+                held = ClientLeases(transaction).renew(spec.address, client_id, owner, datetime.now(UTC), LEASE_SECONDS)
         except StoreError as error:
             log.warning("Lease of client id %s not renewed: %s", client_id, error)
+        else:
+            if not held:
+                log.warning("The lease of client id %s has run out.", client_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +40,7 @@ class Gateway:
         self._ib = self.library.IB()
         self._greeting = b""
         self._turn = asyncio.Lock()
+        self._unanswered: set[Hashable] = set()
         self.journal.attach(self._ib)
 
     @property
@@ -129,6 +130,8 @@ class Gateway:
             lambda _: self.client.reqAccountUpdates(True, self.account),
             about=f"values of account {self.account}",
         )
+        if self.journal.down is not None:
+            raise self.journal.down
         self.simulated = any(value.tag == _SIMULATOR_TAG for value in self.wrapper.accountValues.values())
         self.source = source_of(self.spec, simulated=self.simulated)
         check_money(self.spec, self.account, simulated=self.simulated)
@@ -169,25 +172,33 @@ class Gateway:
         wait = self.spec.timeout if seconds is None else seconds
         async with self._turn:
             self.check_connected()
+            if key in self._unanswered:
+                raise self._too_late(about, wait)
             request = key or self.client.getReqId()
             answer = self.wrapper.startReq(request)
             self.journal.requests[request] = answer
+            # A late answer to a request without an id would pass for the (partial) answer to the next one of its kind.
+            self._unanswered.add(request)
             try:
                 send(request)
-                return await asyncio.wait_for(answer, wait)
+                result = await asyncio.wait_for(answer, wait)
+                self._unanswered.remove(request)
+                return result
             except TimeoutError as error:
-                if self.journal.down is not None:
-                    raise self.journal.down from error
-                raise BrokerTimeout(
-                    f"The gateway at {self.spec.address} did not answer within {wait:g} s: {about}.",
-                    remedy="Try again; restart the gateway if it goes on.",
-                ) from error
+                raise self.journal.down or self._too_late(about, wait) from error
             except ConnectionError as error:
                 raise self._lost() from error
             except BrokerError as error:
+                self._unanswered.remove(request)
                 raise type(error)(f"{about}: {error.message}", remedy=error.remedy, code=error.code) from None
             finally:
                 del self.journal.requests[request]
+
+    def _too_late(self, about: str, seconds: float) -> BrokerError:
+        return BrokerTimeout(
+            f"The gateway at {self.spec.address} did not answer within {seconds:g} s: {about}.",
+            remedy="Try again in a new session; restart the gateway if it goes on.",
+        )
 
     async def next_order_id(self) -> int:
         """The gateway's offer at log-in, or what follows the ids that this session has used or seen since."""

@@ -98,6 +98,7 @@ async def history(
     try:
         found: list[Any] = await gateway.ask("", send, about=about, seconds=_HISTORY_PATIENCE * gateway.spec.timeout)
     except BrokerTimeout:
+        gateway.check_connected()
         gateway.client.cancelHistoricalData(requested)  # else it goes on counting against IBKR's 50 open requests
         raise
     if not found:
