@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.outbox import AlertRow
@@ -48,6 +48,21 @@ class Alerts:
         """Undelivered alerts whose time has come, oldest first."""
         query = select(AlertRow).where(AlertRow.delivered_at.is_(None), AlertRow.next_attempt_at <= now)
         return list(self._session.scalars(query.order_by(AlertRow.id).limit(limit)))
+
+    def claim_due(self, now: datetime, *, limit: int, until: datetime) -> list[AlertRow]:
+        """Like :meth:`due`, but nobody else gets these alerts before `until`; commit before they are sent."""
+        due = select(AlertRow).where(AlertRow.delivered_at.is_(None), AlertRow.next_attempt_at <= now)
+        due = due.order_by(AlertRow.id).limit(limit).with_for_update(skip_locked=True)
+        rows = list(self._session.scalars(due))
+        for row in rows:
+            row.next_attempt_at = until
+        self._session.flush()
+        return rows
+
+    def count_waiting(self) -> int:
+        """How many alerts are not delivered yet, whenever they are due."""
+        query = select(func.count()).select_from(AlertRow).where(AlertRow.delivered_at.is_(None))
+        return self._session.scalars(query).one()
 
     def delivered(self, alert_id: int, at: datetime) -> None:
         """The alert has reached somebody."""

@@ -31,3 +31,8 @@ class Charts:
         """The newest chart of a symbol in a DAG."""
         query = select(Chart).where(Chart.dag_id == dag_id, Chart.symbol == symbol)
         return self._session.scalar(query.order_by(Chart.id.desc()).limit(1))
+
+    def for_run(self, dag_id: str, run_id: str) -> list[Chart]:
+        """The charts of a run, oldest first."""
+        query = select(Chart).where(Chart.dag_id == dag_id, Chart.run_id == run_id)
+        return list(self._session.scalars(query.order_by(Chart.id)))

@@ -37,27 +37,30 @@ class Runs:
         return self._session.scalar(select(Run).where(Run.dag_id == dag_id, Run.run_id == run_id))
 
     def claim_mlflow(self, dag_id: str, run_id: str, owner: str, now: datetime, seconds: float) -> bool:
-        """Become the only one who makes the run's MLflow run; False once it is made or while another makes it."""
+        """Become, or stay, the only one who writes the run to MLflow; False while another's claim still runs."""
         free = or_(Run.claim_owner.is_(None), Run.claim_owner == owner, Run.claim_until <= now)
         statement = (
             update(Run)
-            .where(Run.dag_id == dag_id, Run.run_id == run_id, Run.mlflow_run_id.is_(None), free)
+            .where(Run.dag_id == dag_id, Run.run_id == run_id, free)
             .values(claim_owner=owner, claim_until=now + timedelta(seconds=seconds))
         )
         return changed(self._session, statement) == 1
 
+    def release_mlflow(self, dag_id: str, run_id: str, owner: str) -> bool:
+        """Give the claim back; False if it was not the owner's."""
+        statement = (
+            update(Run)
+            .where(Run.dag_id == dag_id, Run.run_id == run_id, Run.claim_owner == owner)
+            .values(claim_owner=None, claim_until=None)
+        )
+        return changed(self._session, statement) == 1
+
     def set_mlflow(self, dag_id: str, run_id: str, experiment: str, experiment_id: str, mlflow_run_id: str) -> bool:
-        """Bind the MLflow run and end the claim. The first one stays: False if another was bound before."""
+        """Bind the MLflow run. The first one stays: False if another was bound before."""
         statement = (
             update(Run)
             .where(Run.dag_id == dag_id, Run.run_id == run_id, Run.mlflow_run_id.is_(None))
-            .values(
-                mlflow_experiment=experiment,
-                mlflow_experiment_id=experiment_id,
-                mlflow_run_id=mlflow_run_id,
-                claim_owner=None,
-                claim_until=None,
-            )
+            .values(mlflow_experiment=experiment, mlflow_experiment_id=experiment_id, mlflow_run_id=mlflow_run_id)
         )
         return changed(self._session, statement) == 1
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.outbox import TrackingRow
 from airflow_ibkr_plugin.store.sql import insert_if_absent
+
+_Query = TypeVar("_Query", bound=Select[Any])
 
 
 class TrackingOutbox:
@@ -47,15 +49,32 @@ class TrackingOutbox:
         return self._session.scalars(select(TrackingRow).where(TrackingRow.dedupe_key == dedupe_key)).one()
 
     def pending(
-        self, now: datetime, dag_id: str | None = None, run_id: str | None = None, limit: int = 500
+        self, now: datetime | None, dag_id: str | None = None, run_id: str | None = None, limit: int = 500
     ) -> list[TrackingRow]:
-        """Unsent records whose time has come, oldest first."""
-        query = select(TrackingRow).where(TrackingRow.sent_at.is_(None), TrackingRow.next_attempt_at <= now)
-        if dag_id is not None:
-            query = query.where(TrackingRow.dag_id == dag_id)
-        if run_id is not None:
-            query = query.where(TrackingRow.run_id == run_id)
+        """Unsent records whose time has come, oldest first; all unsent ones if `now` is None."""
+        query = _unsent(select(TrackingRow), dag_id, run_id)
+        if now is not None:
+            query = query.where(TrackingRow.next_attempt_at <= now)
         return list(self._session.scalars(query.order_by(TrackingRow.id).limit(limit)))
+
+    def waiting_runs(
+        self, now: datetime | None, dag_id: str | None = None, run_id: str | None = None, limit: int = 100
+    ) -> list[tuple[str, str]]:
+        """(dag_id, run_id) of runs with unsent records, the longest waiting first.
+
+        :param now: leave out runs whose first unsent record is not due yet; None leaves out none.
+        """
+        first = _unsent(select(func.min(TrackingRow.id)), dag_id, run_id)
+        first = first.group_by(TrackingRow.dag_id, TrackingRow.run_id)
+        query = select(TrackingRow.dag_id, TrackingRow.run_id).where(TrackingRow.id.in_(first))
+        if now is not None:
+            query = query.where(TrackingRow.next_attempt_at <= now)
+        return [(dag, run) for dag, run in self._session.execute(query.order_by(TrackingRow.id).limit(limit))]
+
+    def count_waiting(self, dag_id: str | None = None, run_id: str | None = None) -> int:
+        """How many records are not sent yet, whenever they are due."""
+        query = _unsent(select(func.count()).select_from(TrackingRow), dag_id, run_id)
+        return self._session.scalars(query).one()
 
     def sent(self, ids: Collection[int], at: datetime) -> None:
         """MLflow has taken these."""
@@ -72,3 +91,10 @@ class TrackingOutbox:
             .where(TrackingRow.id == record_id)
             .values(next_attempt_at=next_attempt_at, attempts=TrackingRow.attempts + 1, last_error=error)
         )
+
+
+def _unsent(query: _Query, dag_id: str | None, run_id: str | None) -> _Query:
+    query = query.where(TrackingRow.sent_at.is_(None))
+    if dag_id is not None:
+        query = query.where(TrackingRow.dag_id == dag_id)
+    return query if run_id is None else query.where(TrackingRow.run_id == run_id)

@@ -51,7 +51,7 @@ class Chart(OfTask, Base):
     """A chart in object storage, and how to know it again: its sha256 and size in bytes and pixels."""
 
     __tablename__ = "charts"
-    __table_args__ = (Index(None, "dag_id", "symbol"),)
+    __table_args__ = (Index(None, "dag_id", "run_id"), Index(None, "dag_id", "symbol"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     symbol: Mapped[str]

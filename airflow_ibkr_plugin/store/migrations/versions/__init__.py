@@ -1,0 +1,1 @@
+"""One module per schema revision; :data:`airflow_ibkr_plugin.store.schema.REVISIONS` lists them."""
