@@ -1,0 +1,181 @@
+"""What is built in, offered through the hooks that third parties use. Importing this imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_ibkr_plugin.analysis import catalogue
+from airflow_ibkr_plugin.analysis.indicators import list_schema
+from airflow_ibkr_plugin.hookspecs import TaskType, hookimpl
+from airflow_ibkr_plugin.trading.analysts import AnalystType, Prompt
+from airflow_ibkr_plugin.trading.bars import BAR_SIZES
+from airflow_ibkr_plugin.trading.orders import OrderType, TimeInForce
+from airflow_ibkr_plugin.trading.risk import RiskRule
+from airflow_ibkr_plugin.trading.risk_rules import rules
+from airflow_ibkr_plugin.trading.sizing import SIZING_SCHEMA
+
+_BROKER = ("strategy", "ibkr_conn_id")
+_SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 7 * 86400}
+_WAITING = {
+    "poke_interval": {**_SECONDS, "default": 60, "description": "Seconds between two looks."},
+    "timeout": {**_SECONDS, "default": 14400, "description": "Seconds after which the wait is given up and fails."},
+}
+
+
+def _schema(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "required": list(required),
+    }
+
+
+@hookimpl
+def ibkr_prompts() -> list[Prompt]:
+    """Built-in prompts."""
+    return catalogue.prompts()
+
+
+@hookimpl
+def ibkr_analysts() -> list[AnalystType]:
+    """Built-in analysts."""
+    return catalogue.analysts()
+
+
+@hookimpl
+def ibkr_risk_rules() -> list[RiskRule]:
+    """Built-in risk rules."""
+    return rules()
+
+
+@hookimpl
+def ibkr_task_types() -> list[TaskType]:
+    """Built-in task types: our operators and sensors."""
+    return [*_sensors(), *_per_symbol(), _PORTFOLIO]
+
+
+_PORTFOLIO = TaskType(
+    name="portfolio",
+    operator="airflow_ibkr_plugin.operators.portfolio:PortfolioOperator",
+    takes=_BROKER,
+    description="Stores the account's positions and values.",
+)
+
+
+def _sensors() -> list[TaskType]:
+    return [
+        TaskType(
+            name="market_open",
+            operator="airflow_ibkr_plugin.sensors.market_open:MarketOpenSensor",
+            parameters=_schema(_WAITING),
+            takes=(*_BROKER, "symbols", "calendar"),
+            description="Waits until the market of every symbol is open.",
+        ),
+        TaskType(
+            name="auth",
+            operator="airflow_ibkr_plugin.sensors.auth:AuthSensor",
+            parameters=_schema(_WAITING),
+            takes=_BROKER,
+            description="Waits until the gateway's session is valid; re-authenticates it if needed.",
+        ),
+    ]
+
+
+def _per_symbol() -> list[TaskType]:
+    return [
+        TaskType(
+            name="market_data",
+            operator="airflow_ibkr_plugin.operators.market_data:MarketDataOperator",
+            parameters=_schema(
+                {
+                    "bar_size": {"enum": list(BAR_SIZES), "default": "1 day"},
+                    "duration": {
+                        "type": "string",
+                        # Source: TWS API, "Historical Bar Data", valid durations.
+                        "pattern": "^[1-9][0-9]{0,4} [SDWMY]$",
+                        "default": "1 Y",
+                        "description": "How far back: a number and S, D, W, M or Y, such as 30 D.",
+                    },
+                    "what": {
+                        "enum": ["TRADES", "MIDPOINT", "BID", "ASK"],
+                        "description": "By default TRADES, for forex MIDPOINT.",
+                    },
+                    "use_rth": {"type": "boolean", "default": True, "description": "Only regular trading hours."},
+                }
+            ),
+            per_symbol=True,
+            takes=_BROKER,
+            description="Fetches, checks and caches bars.",
+        ),
+        TaskType(
+            name="chart",
+            operator="airflow_ibkr_plugin.operators.chart:ChartOperator",
+            parameters=_schema(
+                {
+                    "bars": {"type": "integer", "minimum": 2, "maximum": 2000, "default": 150},
+                    "indicators": list_schema(),
+                }
+            ),
+            per_symbol=True,
+            takes=("strategy",),
+            inputs={"market_data_task": "market_data"},
+            description="Draws the bars with indicators and stores the picture.",
+        ),
+        TaskType(
+            name="signal",
+            operator="airflow_ibkr_plugin.operators.signal:SignalOperator",
+            parameters=_schema(
+                {
+                    "analyst": {"type": "string", "ibkr:names": "analysts", "description": "Who reads the chart."},
+                    "prompt": {"type": "string", "ibkr:names": "prompts", "description": "What the analyst is asked."},
+                    "analyst_parameters": {
+                        "type": "object",
+                        "ibkr:parametersOf": {"kind": "analysts", "name": "analyst"},
+                    },
+                    "analyst_conn_id": {
+                        "type": "string",
+                        "pattern": "^[A-Za-z0-9_.-]{1,100}$",
+                        "description": "Airflow connection of the analyst, where it needs one.",
+                    },
+                },
+                "analyst",
+                "prompt",
+            ),
+            per_symbol=True,
+            takes=("strategy",),
+            inputs={"chart_task": "chart"},
+            description="Asks an analyst for a signal.",
+        ),
+        TaskType(
+            name="order",
+            operator="airflow_ibkr_plugin.operators.order:OrderOperator",
+            parameters=_schema(
+                {
+                    "sizing": SIZING_SCHEMA,
+                    "order_type": {"enum": [str(kind) for kind in OrderType], "default": "MKT"},
+                    "limit_offset": {
+                        "type": "number",
+                        "minimum": -0.5,
+                        "maximum": 0.5,
+                        "default": 0,
+                        "description": "Limit price away from the reference, as a fraction: above it for a buy.",
+                    },
+                    "tif": {"enum": [str(kind) for kind in TimeInForce], "default": "DAY"},
+                    "wait_seconds": {
+                        "type": "number",
+                        "minimum": 1,
+                        "maximum": 3600,
+                        "default": 60,
+                        "description": "How long to wait for the fill; what is left then is cancelled.",
+                    },
+                    "allow_short": {"type": "boolean", "default": False},
+                },
+                "sizing",
+            ),
+            per_symbol=True,
+            takes=(*_BROKER, "risk", "mode"),
+            inputs={"signal_task": "signal"},
+            description="Checks risk, places the order, waits for it, books it.",
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""From YAML and overrides to validated workflows, Airflow DAGs, and the bundle that serves them."""

@@ -1,0 +1,312 @@
+"""Everything that can be wrong with a workflow's configuration: against the schema, and beyond it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.registry import Registry
+from airflow_ibkr_plugin.workflows.graph import find_cycles, input_candidates, upstream
+from airflow_ibkr_plugin.workflows.model import symbol_name
+from airflow_ibkr_plugin.workflows.schema import NAME, PRESETS, compose
+from airflow_ibkr_plugin.workflows.yaml_text import Path
+
+# Ids that the builder gives to tasks and groups of its own.
+RESERVED_IDS = frozenset({"start_run", "finish_run", "all_succeeded", "symbol"})
+_TEMPLATE_MARKS = ("{{", "{%", "{#")
+_TYPE_NAMES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "nothing",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """A fault, by path. :param key: it is the key at that path which is wrong, not its value."""
+
+    path: Path
+    message: str
+    key: bool = False
+
+
+class Checker:
+    """Checks configurations against what one registry offers; make it once for many files."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.schema = compose(registry)
+        self._validator = Draft202012Validator(self.schema)
+        self._strategies = Draft202012Validator(self.schema["properties"]["strategies"])
+
+    def config(self, config: Mapping[str, Any]) -> list[Problem]:
+        """All problems of one strategy's configuration, without `strategies`; sorted by path, none twice."""
+        found = set(self._schema_problems(self._validator, config))
+        wrong = {problem.path for problem in found}
+        for check in (_time, _symbols, _templates, self._calendar, self._tasks):
+            found |= {problem for problem in check(config) if problem.path not in wrong}
+        return sorted(found, key=lambda problem: (str(problem.path), problem.message))
+
+    def strategies(self, value: Any) -> list[Problem]:
+        """Problems of a file's `strategies` field itself; paths begin with it."""
+        found = {
+            Problem(("strategies", *problem.path), problem.message, problem.key)
+            for problem in self._schema_problems(self._strategies, value)
+        }
+        return sorted(found, key=lambda problem: (str(problem.path), problem.message))
+
+    def _schema_problems(self, validator: Draft202012Validator, value: Any) -> Iterator[Problem]:
+        for error in validator.iter_errors(value):
+            yield from self._explain(error)
+
+    def _explain(self, error: ValidationError) -> Iterator[Problem]:
+        path: Path = tuple(error.absolute_path)
+        rule: Any = error.validator_value
+        value: Any = error.instance
+        if "propertyNames" in error.absolute_schema_path:
+            yield Problem((*path, value), f"{value!r} is no id: {_form(error)}", key=True)
+        elif error.validator == "additionalProperties":
+            known = list(error.schema.get("properties", {})) if isinstance(error.schema, Mapping) else []
+            for name in value:
+                if name not in known:
+                    kind = "risk rule" if path == ("risk",) else "field"
+                    yield Problem((*path, name), f"unknown {kind} {name!r}.{nearest(name, known)}", key=True)
+        elif error.validator == "required":
+            for name in rule:
+                if name not in value:
+                    yield Problem(path, f"the field {name!r} is missing.")
+        elif error.validator in ("anyOf", "oneOf") and error.context:
+            yield from self._alternatives(path, error.context)
+        elif path == ("package",) and (off := self._failed_package(value)):
+            yield Problem(path, f"the strategy package {value!r} is not loaded: {off}.")
+        else:
+            yield Problem(path, _message(error))
+
+    def _alternatives(self, path: Path, context: Sequence[ValidationError]) -> Iterator[Problem]:
+        """What is wrong with the alternative that was meant: the one whose fixed fields (`name: sma`) are right."""
+        branches: dict[Any, list[ValidationError]] = {}
+        for error in context:
+            branches.setdefault(error.schema_path[0], []).append(error)
+        meant = [errors for errors in branches.values() if not any(error.validator == "const" for error in errors)]
+        fixed = {tuple(error.absolute_path): error.instance for error in context if error.validator == "const"}
+        if len(meant) == 1:
+            for error in meant[0]:
+                yield from self._explain(error)
+        elif not meant and len(fixed) == 1:
+            ((where, given),) = fixed.items()
+            known = [str(error.validator_value) for error in context if error.validator == "const"]
+            yield Problem(where, f"{_short(given)} is not allowed here.{nearest(str(given), known)}")
+        else:
+            forms = dict.fromkeys(_message(error) for error in context)
+            yield Problem(path, f"it fits none of the allowed forms: {' or '.join(forms)}")
+
+    def _failed_package(self, name: Any) -> str:
+        return next((package.error for package in self.registry.packages if package.name == name), "")
+
+    def _calendar(self, config: Mapping[str, Any]) -> Iterator[Problem]:
+        name = config.get("calendar", "")
+        if not name or not isinstance(name, str):
+            return
+        # Takes half a second, so only where a calendar is named.
+        from exchange_calendars import get_calendar_names
+
+        if name not in (names := get_calendar_names()):
+            yield Problem(("calendar",), f"no exchange calendar is named {name!r}.{nearest(name, names)}")
+
+    def _tasks(self, config: Mapping[str, Any]) -> Iterator[Problem]:
+        tasks = config.get("tasks")
+        if not isinstance(tasks, Mapping):
+            return
+        sound = {name: task for name, task in tasks.items() if isinstance(task, Mapping)}
+        needs = {name: _texts(task.get("needs")) for name, task in sound.items()}
+        for name, upstreams in needs.items():
+            if name in RESERVED_IDS:
+                yield Problem(("tasks", name), f"the id {name!r} is the builder's own; choose another.", key=True)
+            for index, other in enumerate(upstreams):
+                if other not in tasks:
+                    message = f"no task is named {other!r}.{nearest(other, tasks)}"
+                    yield Problem(("tasks", name, "needs", index), message)
+        cycles = find_cycles(needs)
+        for cycle in cycles:
+            yield Problem(("tasks", cycle[0], "needs"), f"the tasks need each other in a circle: {' -> '.join(cycle)}.")
+        for name, task in sound.items():
+            yield from self._task(name, task, sound, needs if not cycles else {}, config)
+
+    def _task(
+        self,
+        name: str,
+        task: Mapping[str, Any],
+        tasks: Mapping[str, Mapping[str, Any]],
+        needs: Mapping[str, Sequence[str]],
+        config: Mapping[str, Any],
+    ) -> Iterator[Problem]:
+        kind = task.get("type")
+        task_type = self.registry.task_types.get(kind) if isinstance(kind, str) else None
+        if task_type is None:
+            return
+        path: Path = ("tasks", name)
+        mapped = "for_each" in task
+        if task_type.per_symbol and not mapped:
+            yield Problem(path, f"a {kind} task runs for each symbol; add `for_each: symbol`.")
+        if mapped and not task_type.per_symbol:
+            yield Problem((*path, "for_each"), f"a {kind} task runs once for all symbols; remove `for_each`.", key=True)
+        if (mapped or "symbols" in task_type.takes) and not config.get("symbols"):
+            yield Problem(path, f"a {kind} task needs symbols; add `symbols:` to the workflow.")
+        if mapped:
+            for other in sorted(upstream(name, needs)):
+                if "for_each" not in tasks[other] and any("for_each" in tasks[n] for n in upstream(other, needs)):
+                    yield Problem(
+                        (*path, "needs"),
+                        f"it runs for each symbol and needs {other!r}, which waits for all symbols;"
+                        " what runs for each symbol is one group.",
+                    )
+        types = {other: str(values.get("type")) for other, values in tasks.items()}
+        given = task.get("parameters")
+        for argument, wanted in task_type.inputs.items() if needs else ():
+            if isinstance(given, Mapping) and argument in given:
+                chosen = [given[argument]]
+                where: Path = (*path, "parameters", argument)
+                if types.get(given[argument]) != wanted or given[argument] not in upstream(name, needs):
+                    yield Problem(where, f"{given[argument]!r} is no {wanted} task before this one.")
+                    continue
+            else:
+                chosen = input_candidates(name, wanted, needs, types)
+                where = (*path, "needs") if "needs" in task else path
+            if not chosen:
+                yield Problem(where, f"a {kind} task builds on a {wanted} task; name one in `needs`.")
+            elif len(chosen) > 1:
+                yield Problem(where, f"{', '.join(chosen)} are all {wanted} tasks; say which with `{argument}`.")
+            elif self.registry.task_types[wanted].per_symbol and not mapped:
+                yield Problem(where, f"it builds on {chosen[0]!r}, which runs for each symbol.")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` where a known name is close, else the known names where they are few, else nothing."""
+    names = sorted(known)
+    if close := difflib.get_close_matches(str(name), names, 1, 0.6):
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(names)}." if 0 < len(names) <= 30 else ""
+
+
+def _texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _form(error: ValidationError) -> str:
+    if error.validator == "pattern" and error.validator_value == NAME["pattern"]:
+        return "use at most 64 lower-case letters, digits and _, beginning with a letter."
+    return f"{error.message}."
+
+
+def _message(error: ValidationError) -> str:
+    value, keyword = error.instance, error.validator
+    rule: Any = error.validator_value
+    if keyword == "type":
+        return _wrong_type([rule] if isinstance(rule, str) else list(rule), value)
+    if keyword in ("enum", "const"):
+        allowed = [str(one) for one in (rule if keyword == "enum" else [rule])]
+        return f"{_short(value)} is not allowed here.{nearest(str(value), allowed)}"
+    if keyword == "pattern":
+        if rule == NAME["pattern"]:
+            return f"{_short(value)} is no id: {_form(error)}"
+        return f"{_short(value)} does not have the form {rule}."
+    if error.schema is False:
+        return "this field cannot stand here."
+    return f"{error.message if len(error.message) <= 200 else f'{_short(value)} fails `{keyword}`'}."
+
+
+def _wrong_type(wanted: Sequence[str], value: Any) -> str:
+    if value is None and "object" in wanted:
+        return "nothing stands here; write {} where there are no parameters."
+    message = f"{_short(value)} is not {' or '.join(_TYPE_NAMES.get(kind, kind) for kind in wanted)}."
+    if "string" in wanted and isinstance(value, (bool, int, float)):
+        return f"{message} Put it in quotes if it is meant as text."
+    return message
+
+
+def _time(config: Mapping[str, Any]) -> Iterator[Problem]:
+    zone = config.get("time_zone")
+    if isinstance(zone, str) and (fault := _zone_fault(zone)):
+        yield Problem(("time_zone",), fault)
+    schedule = config.get("schedule")
+    if isinstance(schedule, str) and schedule not in PRESETS and not _is_cron(schedule):
+        yield Problem(("schedule",), f"{schedule!r} is neither cron with five fields nor one of {', '.join(PRESETS)}.")
+    start = config.get("start_date")
+    if isinstance(start, str):
+        try:
+            date.fromisoformat(start)
+        except ValueError as error:
+            yield Problem(("start_date",), f"{start!r} is no date ({error}); write it as 2024-01-31.")
+
+
+def _is_cron(text: str) -> bool:
+    from airflow.sdk import CronTriggerTimetable
+    from airflow.sdk.exceptions import AirflowTimetableInvalid
+
+    try:
+        CronTriggerTimetable(text, timezone="UTC").validate()
+    except AirflowTimetableInvalid:
+        return False
+    return len(text.split()) == 5
+
+
+def _zone_fault(zone: str) -> str:
+    from zoneinfo import ZoneInfo, available_timezones
+
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        return f"no time zone is named {zone!r}.{nearest(zone, available_timezones())}"
+    return ""
+
+
+def _symbols(config: Mapping[str, Any]) -> Iterator[Problem]:
+    symbols = config.get("symbols")
+    first: dict[str, int] = {}
+    for index, symbol in enumerate(symbols if isinstance(symbols, list) else ()):
+        if not isinstance(symbol, (str, Mapping)):
+            continue
+        try:
+            name = symbol_name(symbol)
+        except (ConfigError, TypeError) as error:
+            yield Problem(("symbols", index), str(error))
+            continue
+        if name in first:
+            yield Problem(("symbols", index), f"{name} is here twice (first as number {first[name] + 1}); remove one.")
+        first.setdefault(name, index)
+
+
+def _templates(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Text of a workflow is data. What looks like a template is refused, so that nothing can ever render it."""
+
+    def walk(value: Any, path: Path, report: Callable[[Path, bool], Problem]) -> Iterator[Problem]:
+        if isinstance(value, str) and any(mark in value for mark in _TEMPLATE_MARKS):
+            yield report(path, False)
+        elif isinstance(value, Mapping):
+            for name, item in value.items():
+                if any(mark in name for mark in _TEMPLATE_MARKS):
+                    yield report((*path, name), True)
+                yield from walk(item, (*path, name), report)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from walk(item, (*path, index), report)
+
+    return walk(
+        config, (), lambda path, key: Problem(path, "templates ({{ }}) are not allowed; write the value itself.", key)
+    )
