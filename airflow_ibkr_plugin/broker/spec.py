@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +34,12 @@ class GatewaySpec:
     def address(self) -> str:
         """`host:port`. Client ids and order ids belong to it, whichever connection they were used through."""
         return f"{self.host}:{self.port}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for a trigger's arguments. Nothing in it is secret."""
+        return {**asdict(self), "client_ids": [self.client_ids.start, self.client_ids.stop]}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> GatewaySpec:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{**value, "client_ids": range(*value["client_ids"])})

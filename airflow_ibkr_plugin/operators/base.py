@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,8 +17,6 @@ from airflow.sdk import BaseOperator
 from airflow_ibkr_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from airflow_ibkr_plugin.broker.session import BrokerSession
     from airflow_ibkr_plugin.store.database import Database
 
@@ -156,9 +155,14 @@ class BrokerOperator(IBKROperator):
         super().__init__(**kwargs)
         self.ibkr_conn_id = ibkr_conn_id
 
-    def broker(self, run: TaskRun) -> AbstractContextManager[BrokerSession]:
-        """A broker session on a leased client id."""
+    @contextmanager
+    def broker(self, run: TaskRun) -> Iterator[BrokerSession]:
+        """A broker session on a leased client id; the run's record learns where it trades."""
         from airflow_ibkr_plugin.broker.connect import leased_session
+        from airflow_ibkr_plugin.execution.summary import record_source
         from airflow_ibkr_plugin.hooks.ibkr import IBKRHook
 
-        return leased_session(IBKRHook(self.ibkr_conn_id).get_conn(), self.database, owner=run.owner)
+        spec = IBKRHook(self.ibkr_conn_id).get_conn()
+        with leased_session(spec, self.database, owner=run.owner) as session:
+            record_source(self.database, run.dag_id, run.run_id, session)
+            yield session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.operators.base import BrokerOperator, TaskRun
@@ -59,7 +60,11 @@ class OrderOperator(BrokerOperator):
         self.allow_short = allow_short
 
     def run_task(self, context: Any, run: TaskRun) -> dict[str, Any]:
-        """See the class."""
+        """See the class.
+
+        :raises OrderRejected: the broker refused the order; confirmed with the broker.
+        :raises AmbiguousOrder: whether the broker has the order could not be established.
+        """
         from airflow_ibkr_plugin.trading.instruments import Instrument
         from airflow_ibkr_plugin.trading.signals import Action, Signal
 
@@ -71,8 +76,52 @@ class OrderOperator(BrokerOperator):
             return {"symbol": signal.symbol, "state": "hold", "signal_id": upstream["signal_id"]}
         instrument = Instrument.from_dict(upstream["market_data"]["instrument"])
         outcome = self._execute(run, instrument, signal, upstream["signal_id"])
-        self.log.info("%s: order %s %s: %s", signal.symbol, outcome.order_ref, outcome.state, outcome.reason)
-        return {"symbol": signal.symbol, "signal_id": upstream["signal_id"], **outcome.to_dict()}
+        self.log.info("%s: order %s is %s. %s", signal.symbol, outcome.order_ref, outcome.state, outcome.reason)
+        return {"signal_id": upstream["signal_id"], **outcome.to_dict()}
 
     def _execute(self, run: TaskRun, instrument: Instrument, signal: Signal, signal_id: int) -> OrderOutcome:
-        raise NotImplementedError
+        from airflow_ibkr_plugin.execution.place import execute
+        from airflow_ibkr_plugin.execution.request import OrderRequest
+        from airflow_ibkr_plugin.execution.summary import record_order
+        from airflow_ibkr_plugin.registry import get_registry
+        from airflow_ibkr_plugin.store.database import installation_id
+        from airflow_ibkr_plugin.trading.orders import IntentKey, OrderType, Side, TimeInForce
+        from airflow_ibkr_plugin.trading.signals import Action
+        from airflow_ibkr_plugin.trading.sizing import Sizing, TicketPlan
+
+        registry = get_registry()
+        plan = TicketPlan(
+            side=Side.BUY if signal.action is Action.BUY else Side.SELL,
+            sizing=Sizing.parse(self.sizing),
+            order_type=OrderType(self.order_type),
+            limit_offset=Decimal(str(self.limit_offset)),
+            stop_level=None if signal.entry is None else Decimal(str(signal.entry)),
+            tif=TimeInForce(self.tif),
+        )
+        with self.database.write() as session:
+            installation = installation_id(session)
+        with self.broker(run) as broker:
+            request = OrderRequest(
+                key=IntentKey(
+                    installation=installation,
+                    dag_id=run.dag_id,
+                    run_id=run.run_id,
+                    task_id=run.task_id,
+                    con_id=instrument.con_id,
+                ),
+                strategy=self.strategy,
+                source=broker.source,
+                account=broker.account,
+                mode=self.mode,
+                instrument=instrument,
+                ticket=plan,
+                rules=tuple((registry.risk_rule(name), parameters) for name, parameters in self.risk.items()),
+                signal=signal,
+                signal_id=signal_id,
+                wait_seconds=self.wait_seconds,
+                allow_short=self.allow_short,
+            )
+            try:
+                return execute(broker, self.database, request, owner=run.owner)
+            finally:
+                record_order(self.database, run.dag_id, run.run_id, request.key.order_ref)

@@ -11,6 +11,7 @@ from airflow.models.dag import DagModel, DagTag
 from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.settings import Settings
 from airflow_ibkr_plugin.store.database import Database
@@ -62,7 +63,7 @@ def list_strategies(database: Database, options: Settings, dag_ids: Collection[s
             return [_row(trading, options, dag, run) for dag, run in found]
 
 
-def _row(trading: object, options: Settings, dag: DagModel, run: DagRun | None) -> StrategyRow:
+def _row(trading: Session, options: Settings, dag: DagModel, run: DagRun | None) -> StrategyRow:
     stored = Runs(trading).latest(dag.dag_id)
     signal = Signals(trading).latest(dag.dag_id)
     experiment = stored.mlflow_experiment_id if stored else None
