@@ -1,0 +1,93 @@
+"""What an order decision looks at, gathered from the broker before the transaction that decides."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.store.positions import ACCOUNT, Positions
+from airflow_ibkr_plugin.trading.market_hours import is_open
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.broker.session import BrokerSession
+    from airflow_ibkr_plugin.store.database import Database
+    from airflow_ibkr_plugin.trading.instruments import Instrument
+    from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+
+#: What was gathered is asked for again when the transaction begins later than this.
+EXPIRY_SECONDS = 15.0
+
+# IBKR's servers keep their days by New York's time.
+_BROKER_ZONE = ZoneInfo("America/New_York")
+
+#: Changes with every fill that is booked in an instrument.
+Mark = tuple[tuple[str, Decimal, datetime], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Market:
+    """Quote, account and hours at one moment.
+
+    :param now: broker's clock, aware UTC.
+    :param position: signed quantity of the instrument in the account, whoever bought it.
+    :param mark: the instrument's booked positions just before the account was asked. While it stays the same, every
+        fill that `position` lacks is still counted as reserved.
+    :param gathered: `time.monotonic()` when gathering began.
+    """
+
+    now: datetime
+    quote: Quote
+    account: AccountSnapshot
+    position: Decimal
+    market_open: bool | None
+    mark: Mark
+    gathered: float
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is too old to decide by."""
+        return time.monotonic() - self.gathered > EXPIRY_SECONDS
+
+
+def gather(session: BrokerSession, database: Database, instrument: Instrument) -> Market:
+    """Ask the broker for all that a decision on the instrument needs.
+
+    :raises NoMarketData: it has no price at all.
+    """
+    gathered = time.monotonic()
+    with database.read() as transaction:
+        mark = book_mark(transaction, session.source, session.account, instrument.con_id)
+    account = session.account_snapshot()
+    quote = session.quote(instrument)
+    now = session.now()
+    return Market(
+        now=now,
+        quote=quote,
+        account=account,
+        position=sum((p.quantity for p in account.positions if p.con_id == instrument.con_id), Decimal(0)),
+        market_open=is_open(instrument, now),
+        mark=mark,
+        gathered=gathered,
+    )
+
+
+def book_mark(transaction: Session, source: str, account: str, con_id: int) -> Mark:
+    """The instrument's booked positions, of all strategies of an account."""
+    return tuple(
+        sorted(
+            (row.strategy, row.quantity, row.updated_at)
+            for row in Positions(transaction).list(source=source)
+            if row.account == account and row.con_id == con_id and row.strategy != ACCOUNT
+        )
+    )
+
+
+def broker_day(now: datetime) -> date:
+    """The broker's calendar day: IBKR returns executions of the current one only."""
+    return now.astimezone(_BROKER_ZONE).date()

@@ -1,0 +1,39 @@
+"""What a task asks of the order path, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_ibkr_plugin.trading.instruments import Instrument
+from airflow_ibkr_plugin.trading.orders import IntentKey, OrderTicket
+from airflow_ibkr_plugin.trading.risk import RiskRule
+from airflow_ibkr_plugin.trading.signals import Signal
+from airflow_ibkr_plugin.trading.sizing import TicketPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderRequest:
+    """One order that a task wants to have placed exactly once.
+
+    :param source, account: where it is traded, as the broker session says them.
+    :param mode: `paper` or `live`: what the workflow says.
+    :param ticket: the order, or a plan that is sized when the intent is first stored and never again.
+    :param rules: risk rules with their parameters; those that are always on need not be among them.
+    :param wait_seconds: how long to wait for the order to fill; what is left then is cancelled.
+    :param allow_short: whether a SELL may go beyond what the strategy holds.
+    """
+
+    key: IntentKey
+    strategy: str
+    source: str
+    account: str
+    mode: str
+    instrument: Instrument
+    ticket: OrderTicket | TicketPlan
+    rules: tuple[tuple[RiskRule, Mapping[str, Any]], ...] = ()
+    signal: Signal | None = None
+    signal_id: int | None = None
+    wait_seconds: float = 60.0
+    allow_short: bool = False

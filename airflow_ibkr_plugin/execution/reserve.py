@@ -1,0 +1,117 @@
+"""Risk, where it counts: in the transaction that reserves the exposure, for the whole account at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.errors import StoreError
+from airflow_ibkr_plugin.execution.intent import Job, load_row, ticket_of
+from airflow_ibkr_plugin.execution.market import Market, book_mark, broker_day, gather
+from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
+from airflow_ibkr_plugin.trading.orders import IntentState
+from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, evaluate
+from airflow_ibkr_plugin.trading.risk_rules import MARKET_DATA, SHORT_SELLING
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.execution.request import OrderRequest
+    from airflow_ibkr_plugin.store.models.orders import OrderIntent
+
+_ATTEMPTS = 10
+# Denied before it was ever sent, or absent from the broker and not to be sent again.
+_REFUSED = {
+    IntentState.DECIDED: IntentState.DENIED,
+    IntentState.RESERVED: IntentState.DENIED,
+    IntentState.AMBIGUOUS: IntentState.ABANDONED,
+}
+
+
+def reserve(job: Job, market: Market | None = None) -> OrderIntent:
+    """Check risk and reserve the exposure; store every decision. Returns the intent, reserved or refused.
+
+    An intent that is reserved already, or that was sent and never reached the broker, is checked again at today's
+    prices: a reservation is no licence to send later.
+
+    :param market: what was just gathered, if it was.
+    :raises StoreError: the books kept changing under the check.
+    """
+    request = job.request
+    for _ in range(_ATTEMPTS):
+        market = market or gather(job.session, job.database, job.instrument)
+        with job.database.write(serialize=f"risk:{request.source}:{request.account}") as transaction:
+            job.lease.renew(transaction)
+            row = load_row(transaction, job.intent_id)
+            context = _context(transaction, request, row, market)
+            # Read last: a fill booked while the context was read may be missing from position and reserved alike.
+            current = book_mark(transaction, row.source, row.account, row.con_id)
+            if current == market.mark and not market.expired:
+                return _decide(transaction, request, row, context)
+        market = None
+    raise StoreError(
+        f"{request.instrument.name}: fills were booked faster than risk could be checked, {_ATTEMPTS} times.",
+        remedy="Try again.",
+    )
+
+
+def _context(transaction: Session, request: OrderRequest, row: OrderIntent, market: Market) -> RiskContext:
+    intents = Intents(transaction)
+    where = (row.source, row.account, row.con_id)
+    own = Positions(transaction).get(row.source, row.account, row.strategy, row.con_id)
+    held = own.quantity if own else Decimal(0)
+    return RiskContext(
+        now=market.now,
+        strategy=row.strategy,
+        instrument=request.instrument,
+        ticket=ticket_of(row),
+        quote=market.quote,
+        account=market.account,
+        position=market.position,
+        reserved=intents.reserved_quantity(*where, side=row.side, excluding=row.id),
+        held=held + intents.reserved_quantity(*where, side=row.side, strategy=row.strategy, excluding=row.id),
+        orders_today=intents.count_on_day(row.strategy, broker_day(market.now), excluding=row.id),
+        market_open=market.market_open,
+        signal=request.signal,
+    )
+
+
+def _decide(transaction: Session, request: OrderRequest, row: OrderIntent, context: RiskContext) -> OrderIntent:
+    at = datetime.now(UTC)
+    result = evaluate(_rules(request), context)
+    RiskDecisions(transaction).add_all(row.id, result.decisions, at)
+    intents = Intents(transaction)
+    if result.ticket is None:
+        denial = result.denied_by
+        reason = f"{denial.rule}: {denial.verdict.reason}" if denial else "denied"
+        return intents.transition(row, _REFUSED[row.state], at=at, reason=reason)
+    price = context.price
+    changes = {
+        "quantity": result.ticket.quantity,
+        "reference_price": context.quote.reference,
+        "reserved_notional": result.ticket.quantity * price if price is not None else None,
+    }
+    if row.state is IntentState.DECIDED:
+        clamped = result.ticket.quantity < row.requested_quantity
+        reason = f"clamped from {row.requested_quantity:f} to {result.ticket.quantity:f}" if clamped else "risk passed"
+        day = broker_day(context.now)
+        return intents.transition(row, IntentState.RESERVED, at=at, reason=reason, broker_day=day, **changes)
+    for name, value in changes.items():  # the state stays; the decisions tell what was checked again
+        setattr(row, name, value)
+    row.updated_at = at
+    return row
+
+
+def _rules(request: OrderRequest) -> list[tuple[RiskRule, Mapping[str, Any]]]:
+    """The request's rules and those that are on for every order."""
+    rules = list(request.rules)
+    names = {rule.name for rule, _ in rules}
+    if MARKET_DATA.name not in names:
+        rules.append((MARKET_DATA, {}))
+    if SHORT_SELLING.name not in names and not request.allow_short:
+        rules.append((SHORT_SELLING, {}))
+    return rules

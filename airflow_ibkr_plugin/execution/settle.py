@@ -1,0 +1,53 @@
+"""Waiting for the end of an order, booking fills as they come; what is left at the time-out is cancelled."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_ibkr_plugin.broker.connect import leased_session
+from airflow_ibkr_plugin.errors import BrokerTimeout
+from airflow_ibkr_plugin.execution.book import book
+from airflow_ibkr_plugin.execution.intent import Job
+from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, IntentState
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.broker.truth import BrokerTruth
+
+# Fills are booked at least this often, and the lease is renewed with them.
+_SLICE_SECONDS = 5.0
+#: How long the broker may take to confirm a cancel.
+CANCEL_SECONDS = 15.0
+
+
+def settle(job: Job, order: BrokerOrder) -> None:
+    """Follow the order to its end: filled, rejected, or cancelled when `wait_seconds` are over.
+
+    :raises BrokerTimeout: the broker did not confirm the cancel; the retry asks again.
+    :raises ClientIdInUse: only another client id can cancel the order, and it is in use.
+    """
+    deadline = time.monotonic() + job.request.wait_seconds
+    # A cancel that was asked for before a crash is asked for again, not waited for.
+    cancelling = job.load().state is IntentState.CANCELLING
+    while not cancelling and (left := deadline - time.monotonic()) > 0:
+        truth = job.session.wait_terminal(order, seconds=min(left, _SLICE_SECONDS))
+        if book(job, truth).state in TERMINAL:
+            return
+    if not cancelling:
+        job.move(IntentState.CANCELLING, f"not filled within {job.request.wait_seconds:g} s")
+    row = book(job, _cancel(job, order))
+    if row.state not in TERMINAL:
+        raise BrokerTimeout(
+            f"The end of order {row.order_ref} is confirmed, but not all its fills are listed yet.",
+            remedy="Nothing is to be done: the retry asks again.",
+        )
+
+
+def _cancel(job: Job, order: BrokerOrder) -> BrokerTruth:
+    if order.client_id == job.session.client_id:
+        return job.session.cancel(order, seconds=CANCEL_SECONDS)
+    # Only the client id that placed an order can cancel it: the one of a worker that has crashed.
+    spec = replace(job.session.spec, client_ids=range(order.client_id, order.client_id + 1))
+    with leased_session(spec, job.database, owner=f"cancel of {order.order_ref}") as owner:
+        return owner.cancel(order, seconds=CANCEL_SECONDS)
