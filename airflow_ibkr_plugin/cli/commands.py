@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from airflow_ibkr_plugin.errors import ConfigError, IBKRPluginError
+from airflow_ibkr_plugin.errors import IBKRPluginError
 
 
 def db_migrate(args: argparse.Namespace) -> None:
@@ -28,7 +28,7 @@ def setup(args: argparse.Namespace) -> None:
     from sqlalchemy import select
 
     from airflow_ibkr_plugin.hooks.ibkr import DEFAULT_CLIENT_IDS, parse_client_ids
-    from airflow_ibkr_plugin.workflows.model import pool_name
+    from airflow_ibkr_plugin.workflows.builder import pool_name
 
     db_migrate(args)
     with create_session() as session:
@@ -62,16 +62,19 @@ def packages(args: argparse.Namespace) -> None:
 def validate(args: argparse.Namespace) -> None:
     """Check workflow files."""
     from airflow_ibkr_plugin.registry import get_registry
-    from airflow_ibkr_plugin.workflows.loader import load_workflows
+    from airflow_ibkr_plugin.workflows.checks import Checker
+    from airflow_ibkr_plugin.workflows.loader import load_file, load_folder, refuse_clashes
 
-    files: list[Path] = []
-    for path in map(Path, args.paths):
-        files += sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-    try:
-        workflows = load_workflows(files, get_registry())
-    except ConfigError as error:
-        sys.exit(str(error))
-    print(f"{len(workflows)} strategies in {len(files)} files: no fault found.")
+    checker = Checker(get_registry())
+    loaded = refuse_clashes(
+        item
+        for path in map(Path, args.paths)
+        for item in (load_folder(path, checker) if path.is_dir() else load_file(path, checker))
+    )
+    faults = [error.message for item in loaded if (error := item.error)]
+    if faults:
+        sys.exit("\n".join(faults))
+    print(f"{len(loaded)} strategies: no fault found.")
 
 
 def simulator(args: argparse.Namespace) -> None:

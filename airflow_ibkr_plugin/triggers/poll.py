@@ -24,7 +24,7 @@ class PollTrigger(BaseTrigger):
     """
 
     def __init__(self, *, gateway: Mapping[str, Any], poke_interval: float, owner: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.gateway = dict(gateway)
         self.poke_interval = poke_interval
         self.owner = owner

@@ -21,7 +21,7 @@ from airflow_ibkr_plugin.hookspecs import TaskType
 from airflow_ibkr_plugin.registry import Registry, get_registry
 from airflow_ibkr_plugin.workflows.dag_docs import dag_docs
 from airflow_ibkr_plugin.workflows.graph import input_candidates
-from airflow_ibkr_plugin.workflows.model import TaskConfig, Workflow
+from airflow_ibkr_plugin.workflows.model import TAG, TaskConfig, Workflow
 
 GROUP = "symbol"
 _RETRY_POLICY = "airflow_ibkr_plugin.operators.retry:FamilyRetryPolicy"
@@ -71,7 +71,7 @@ class _Build:
             start_date=datetime.combine(workflow.start_date, datetime.min.time(), zone),
             catchup=False,
             max_active_runs=1,
-            tags=sorted({"ibkr", workflow.mode, *workflow.tags}),
+            tags=sorted({TAG, workflow.mode, *workflow.tags}),
             on_failure_callback=load_object(_ALERT),
             doc_md=dag_docs(workflow, self.registry, origin),
         ) as dag:

@@ -11,6 +11,9 @@ from typing import Any
 
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 
+#: Every strategy's DAG has this tag; the pages find strategies by it.
+TAG = "ibkr"
+
 # What a file may leave out. Retries double from 10 s to at most 5 min.
 CORE_DEFAULTS: dict[str, Any] = {
     "description": "",
