@@ -32,14 +32,14 @@ RULES: Mapping[str, Any] = {
         },
         "stop_atr": {
             "type": "number",
-            "exclusiveMinimum": 0,
+            "minimum": 0.1,
             "maximum": 20,
             "default": 2,
             "description": "Distance of the stop from the last close, in ATRs.",
         },
         "target_atr": {
             "type": "number",
-            "exclusiveMinimum": 0,
+            "minimum": 0.1,
             "maximum": 40,
             "default": 3,
             "description": "momentum only: distance of the target from the last close, in ATRs.",

@@ -33,8 +33,7 @@ from the average. Rising volume in the direction of the trend confirms it; a div
 Buy in an uptrend, sell in a downtrend, hold in a range or after an exhausted move. Place the stop beyond the last
 swing, and the target at least one and a half times as far away.
 
-{_RULES}
-""",
+{_RULES}""",
 )
 
 MEAN_REVERSION = Prompt(
@@ -48,6 +47,5 @@ below 30 or above 70, and whether the move is losing force: shrinking bodies, lo
 fallen too far, sell what has risen too far, with the average as target and the stop beyond the extreme. Hold when
 prices stand near the average, and hold when a strong trend walks along the band: that is no stretch.
 
-{_RULES}
-""",
+{_RULES}""",
 )

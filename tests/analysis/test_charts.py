@@ -1,0 +1,183 @@
+"""Charts: the same bytes for the same bars, and the picture shows what it should."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.image import imread
+
+from airflow_ibkr_plugin.analysis.axis import compact, date_ticks, price_decimals
+from airflow_ibkr_plugin.analysis.charts import DOWN, UP, ChartImage, draw_chart
+from airflow_ibkr_plugin.errors import BadBars, ConfigError
+from airflow_ibkr_plugin.trading.bars import BAR_SIZES
+
+INDICATORS = [{"name": "sma", "period": 20}, {"name": "bollinger"}, {"name": "rsi"}, {"name": "macd"}]
+
+
+def draw(bars: Any, **changes: Any) -> ChartImage:
+    return draw_chart(bars, **{"symbol": "SPXSIM", "bar_size": "1 day", "indicators": INDICATORS, **changes})
+
+
+def pixels(image: ChartImage) -> Any:
+    """Colours as 0..255, shape (height, width, 3)."""
+    return (imread(io.BytesIO(image.png))[:, :, :3] * 255).round().astype(int)
+
+
+def count(image: ChartImage, colour: str) -> int:
+    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.abs(pixels(image) - rgb).max(axis=2) <= 3).sum())
+
+
+def test_the_same_bars_give_the_same_bytes(bars: Any) -> None:
+    first, second = draw(bars, label="SIMULATED"), draw(bars, label="SIMULATED")
+    assert first == second
+    assert first.sha256 == hashlib.sha256(first.png).hexdigest()
+    assert b"matplotlib" not in first.png.lower()
+
+
+def test_settings_of_the_user_do_not_change_the_bytes(bars: Any) -> None:
+    plain = draw(bars)
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "axes.facecolor": "black"}):
+        assert draw(bars).sha256 == plain.sha256
+        assert matplotlib.rcParams["font.size"] == 20
+
+
+@pytest.mark.parametrize("change", ["close", "label", "symbol"])
+def test_what_differs_gives_other_bytes(bars: Any, change: str) -> None:
+    plain = draw(bars)
+    if change == "close":
+        other = draw([*bars[:-1], replace(bars[-1], close=bars[-1].low)])
+    else:
+        other = draw(bars, **{change: "OTHER"})
+    assert other.sha256 != plain.sha256
+
+
+def test_the_picture_has_its_size_and_describes_itself(bars: Any) -> None:
+    image = draw(bars, width=1000, height=700, label="SIMULATED")
+    assert pixels(image).shape == (700, 1000, 3)
+    assert (image.width, image.height, image.bars, image.label) == (1000, 700, 150, "SIMULATED")
+    assert (image.first_bar, image.last_bar) == (bars[0].time, bars[-1].time)
+    assert image.indicators == tuple(INDICATORS)
+
+
+def test_rising_bars_are_green_and_falling_ones_red(walk: Any) -> None:
+    flat = [replace(b, volume=0.0) for b in walk(40)]
+    up = [replace(b, open=b.low, close=b.high) for b in flat]
+    down = [replace(b, open=b.high, close=b.low) for b in flat]
+    risen, fallen = draw(up, indicators=[]), draw(down, indicators=[])
+    assert count(risen, UP) > 1000
+    assert count(fallen, DOWN) > 1000
+    assert count(risen, DOWN) < 100 > count(fallen, UP)
+
+
+def test_the_label_is_printed(bars: Any) -> None:
+    assert count(draw(bars, label="SIMULATED"), "#fff3cd") > 300
+    assert count(draw(bars), "#fff3cd") == 0
+
+
+def test_dollar_signs_and_underscores_are_no_formulas(bars: Any) -> None:
+    draw(bars, symbol="$A_B$^{", label="$\\frac{$")
+
+
+def test_gaps_in_time_leave_no_holes(bars: Any) -> None:
+    """Every bar's column has ink, over weekends and over a year without bars."""
+    late = [*bars[:75], *(replace(b, time=b.time + timedelta(days=365)) for b in bars[75:])]
+    picture = pixels(draw(late, indicators=[]))
+    prices = picture[60:400, 12:732]
+    inked = (np.abs(prices - prices[0, 0]).max(axis=2) > 60).any(axis=0)
+    bar_width = 720 / 150
+    longest_gap = max(len(run) for run in "".join("x" if ink else " " for ink in inked).split("x"))
+    assert longest_gap <= math.ceil(bar_width)
+
+
+@pytest.mark.parametrize("bar_size", ["30 secs", "5 mins", "1 hour", "1 day", "1 week", "1 month"])
+def test_any_bar_size_is_drawn(walk: Any, bar_size: str) -> None:
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    bars = [replace(b, time=start + i * BAR_SIZES[bar_size]) for i, b in enumerate(walk(60))]
+    assert draw(bars, bar_size=bar_size).bars == 60
+
+
+def test_prices_that_stand_still_are_drawn(bars: Any) -> None:
+    flat = [replace(b, open=5.0, high=5.0, low=5.0, close=5.0, volume=0.0) for b in bars]
+    assert count(draw(flat, indicators=[{"name": "sma"}, {"name": "rsi"}]), UP) > 100
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_too_few_bars_are_an_error(bars: Any, number: int) -> None:
+    with pytest.raises(BadBars, match=f"at least 2 bars and there are {number}"):
+        draw(bars[:number])
+
+
+def test_two_bars_are_enough(bars: Any) -> None:
+    assert draw(bars[:2], indicators=[]).bars == 2
+
+
+def test_too_few_bars_for_an_indicator_are_an_error(bars: Any) -> None:
+    with pytest.raises(BadBars, match="sma needs 20 bars"):
+        draw(bars[:19])
+
+
+def test_bars_out_of_order_are_an_error(bars: Any) -> None:
+    with pytest.raises(BadBars, match="not in order"):
+        draw([*bars[:5], bars[4]], indicators=[])
+
+
+@pytest.mark.parametrize("changes", [{"bar_size": "7 mins"}, {"width": 10}, {"height": 100000}])
+def test_what_cannot_be_drawn_is_a_configuration_error(bars: Any, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        draw(bars, **changes)
+
+
+@given(
+    start=st.integers(631_152_000, 1_893_456_000).map(lambda s: datetime.fromtimestamp(s, UTC)),
+    step=st.sampled_from([1, 30, 60, 300, 3600, 14400, 86400, 604800, 2678400]),
+    number=st.integers(2, 400),
+)
+def test_ticks_are_few_ordered_and_named(start: datetime, step: int, number: int) -> None:
+    times = [start + timedelta(seconds=step) * i for i in range(number)]
+    ticks = date_ticks(times, intraday=step < 86400)
+    places = [place for place, _ in ticks]
+    assert 1 <= len(ticks) <= 8
+    assert places == sorted(set(places))
+    assert all(0 <= place < number and label for place, label in ticks)
+
+
+def test_ticks_stand_where_months_begin_and_name_the_year_once(bars: Any) -> None:
+    ticks = date_ticks([b.time for b in bars], intraday=False)
+    assert [label for _, label in ticks] == ["Jan\n2024", "Feb", "Mar", "Apr", "May", "Jun", "Jul"]
+    assert all(bars[place].time.month != bars[place - 1].time.month for place, _ in ticks[1:])
+
+
+def test_decimals_fit_the_range() -> None:
+    assert price_decimals(2300, 3000) == 2
+    assert price_decimals(1.0800, 1.0870) == 5
+    assert price_decimals(100, 100) >= 2
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0"), (950, "950"), (1_250_000, "1.25M"), (3.44e9, "3.44B")])
+def test_volumes_are_compact(number: float, text: str) -> None:
+    assert compact(number) == text
+
+
+def test_what_dag_parsing_may_import_is_light() -> None:
+    heavy = ("numpy", "talib", "matplotlib", "pydantic_ai", "airflow", "pandas", "jsonschema")
+    program = (
+        "import sys\n"
+        "from airflow_ibkr_plugin.analysis import catalogue, charts, chart_storage, indicators\n"
+        "catalogue.prompts(); catalogue.analysts(); indicators.list_schema()\n"
+        f"print([m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
