@@ -47,6 +47,7 @@ class SignalOperator(IBKROperator):
     def run_task(self, context: Any, run: TaskRun) -> dict[str, Any]:
         """See the class."""
         from airflow_ibkr_plugin.analysis.chart_storage import load_chart
+        from airflow_ibkr_plugin.errors import AnalystError
         from airflow_ibkr_plugin.operators.data import load_bars
         from airflow_ibkr_plugin.registry import get_registry
         from airflow_ibkr_plugin.trading.analysts import AnalysisRequest
@@ -71,7 +72,11 @@ class SignalOperator(IBKROperator):
             parameters=self.analyst_parameters,
             connection_id=self.analyst_conn_id,
         )
-        answer = analyst_type.factory().analyse(request)
+        try:
+            answer = analyst_type.factory().analyse(request)
+        except AnalystError as error:
+            self.log.error("the analyst's answer, word for word: %s", error.raw)
+            raise
         signal = validate_signal(answer.signal, reference_price=bars[-1].close, symbol=data["symbol"])
         fields = {k: v for k, v in signal.to_dict().items() if k not in ("as_of", "analyst")}
         signal_id = self._store(

@@ -24,7 +24,6 @@ class StrategiesView(BaseView):  # type: ignore[misc]
     class_permission_name = RESOURCE
     default_view = "strategies"
     base_permissions = ["can_read"]  # noqa: RUF012  FAB's own declaration
-    extra_args = {"show_plugin_message": False, "disable_nav_bar": True}  # noqa: RUF012
 
     @expose("/strategies")
     @has_access
