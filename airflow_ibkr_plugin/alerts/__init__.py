@@ -1,0 +1,1 @@
+"""What a failure says, the outbox it waits in, and Apprise."""
