@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, IntentTransition, OrderIntent
 from airflow_ibkr_plugin.store.sql import changed, insert_if_absent
-from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentKey, IntentState, check_transition
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentKey, IntentState, Side, check_transition
 
 # Exposure counts from the reservation until the broker has confirmed an end.
 RESERVING = frozenset({IntentState.RESERVED}) | MAYBE_AT_BROKER
@@ -132,14 +132,32 @@ class Intents:
         statement = update(OrderIntent).where(condition).values(lease_owner=owner, lease_until=until)
         return changed(self._session, statement) == 1
 
-    def reserved_quantity(self, source: str, account: str, con_id: int) -> Decimal:
-        """Signed quantity of an instrument that is reserved or may be working, less what is filled already."""
+    def reserved_quantity(
+        self,
+        source: str,
+        account: str,
+        con_id: int,
+        *,
+        side: Side | None = None,
+        strategy: str | None = None,
+        excluding: int | None = None,
+    ) -> Decimal:
+        """Signed quantity of an instrument that is reserved or may be working, less what is filled already.
+
+        :param side, strategy: only these intents. :param excluding: id of an intent that is not counted.
+        """
         query = select(OrderIntent.id, OrderIntent.side, OrderIntent.quantity).where(
             OrderIntent.source == source,
             OrderIntent.account == account,
             OrderIntent.con_id == con_id,
             OrderIntent.state.in_(RESERVING),
         )
+        if side is not None:
+            query = query.where(OrderIntent.side == side)
+        if strategy is not None:
+            query = query.where(OrderIntent.strategy == strategy)
+        if excluding is not None:
+            query = query.where(OrderIntent.id != excluding)
         reserved = {row.id: (row.side.sign, row.quantity) for row in self._session.execute(query)}
         filled = self._filled(reserved)
         total = Decimal(0)
@@ -155,10 +173,12 @@ class Intents:
             totals[intent_id] = totals.get(intent_id, Decimal(0)) + quantity
         return totals
 
-    def count_on_day(self, strategy: str, broker_day: date) -> int:
+    def count_on_day(self, strategy: str, broker_day: date, *, excluding: int | None = None) -> int:
         """How many intents of the strategy were reserved on the broker's day, whatever became of them.
 
         A reservation that has no day yet counts on every day: nobody can say that it is another day's.
+
+        :param excluding: id of an intent that is not counted.
         """
         reserved = exists().where(
             IntentTransition.intent_id == OrderIntent.id, IntentTransition.to_state == IntentState.RESERVED
@@ -168,4 +188,6 @@ class Intents:
         query = query.where(
             OrderIntent.strategy == strategy, reserved, or_(OrderIntent.broker_day == broker_day, undated)
         )
+        if excluding is not None:
+            query = query.where(OrderIntent.id != excluding)
         return self._session.scalars(query).one()
