@@ -9,9 +9,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _HOME = Path(tempfile.mkdtemp(prefix="ibkr-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -39,3 +44,31 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a DAG run ended; `tasks` maps (task id, map index) to the task instance's state."""
+
+    run_id: str
+    state: str
+    tasks: dict[tuple[str, int], str]
+
+
+@pytest.fixture
+def run_dag(airflow_home: Path) -> Callable[..., RunResult]:
+    """Runs a DAG by Airflow's own `dag.test()`; a second time with the same `logical_date` is the same run again."""
+
+    def run(dag: Any, **options: Any) -> RunResult:
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+        DagBundlesManager().sync_bundles_to_db()
+        bag = DagBag(collect_dags=False)
+        bag.bag_dag(dag)
+        sync_bag_to_db(bag, "dags-folder", None)
+        result = dag.test(**options)
+        states = {(ti.task_id, ti.map_index): str(ti.state) for ti in result.get_task_instances()}
+        return RunResult(run_id=result.run_id, state=str(result.state), tasks=states)
+
+    return run
