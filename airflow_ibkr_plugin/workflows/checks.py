@@ -140,8 +140,10 @@ class Checker:
         cycles = find_cycles(needs)
         for cycle in cycles:
             yield Problem(("tasks", cycle[0], "needs"), f"the tasks need each other in a circle: {' -> '.join(cycle)}.")
+        # Which task builds on which can only be told once the needs themselves are right.
+        known = all(other in sound for upstreams in needs.values() for other in upstreams)
         for name, task in sound.items():
-            yield from self._task(name, task, sound, needs if not cycles else {}, config)
+            yield from self._task(name, task, sound, needs if known and not cycles else {}, config)
 
     def _task(
         self,
@@ -226,7 +228,7 @@ def _message(error: ValidationError) -> str:
         if rule == NAME["pattern"]:
             return f"{_short(value)} is no id: {_form(error)}"
         return f"{_short(value)} does not have the form {rule}."
-    if error.schema is False:
+    if error.schema is False or (keyword == "not" and rule == {}):
         return "this field cannot stand here."
     return f"{error.message if len(error.message) <= 200 else f'{_short(value)} fails `{keyword}`'}."
 

@@ -68,7 +68,7 @@ def compose(registry: Registry) -> dict[str, Any]:
                 "propertyNames": NAME,
                 "additionalProperties": {
                     "type": "object",
-                    "properties": {"id": False, "strategies": False},
+                    "properties": {"id": {"not": {}}, "strategies": {"not": {}}},
                 },
                 "description": "One DAG for each: a patch (RFC 7396) that is laid over the rest of the file.",
             },

@@ -75,6 +75,8 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         BaseResolver.__init__(self)
 
 
+# Control characters but tab and line ends, and halves of surrogate pairs: escapes in quoted text can make them.
+_UNUSABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 for _kind, _pattern, _first in (
     ("null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
@@ -205,7 +207,7 @@ class _Builder:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             name = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{_TAG}str":
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{_TAG}str" or _UNUSABLE.search(name):
                 self._refuse(key_node, "a key must be text; put it in quotes if it is meant as text.")
                 continue
             if name == "<<" and key_node.style is None:
@@ -223,6 +225,10 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode, kind: str) -> Any:
         text = node.value
         if kind == "str":
+            if bad := _UNUSABLE.search(text):
+                return self._refuse(
+                    node, f"the text has the character U+{ord(bad[0]):04X}, which no database can hold."
+                )
             return text
         if kind == "null":
             return None
