@@ -53,6 +53,7 @@ CODES: dict[int, type[BrokerError] | None] = {
     388: OrderRejected,  # order size is smaller than the minimum requirement
     434: OrderRejected,  # the order size cannot be zero
     435: OrderRejected,  # you must specify an account
+    10052: OrderRejected,  # invalid time in force
     10243: OrderRejected,  # fractional-sized order cannot be placed via API
     10268: OrderRejected,  # the EtradeOnly order attribute is not supported
     10289: OrderRejected,  # you must set the cash quantity for this order

@@ -94,6 +94,11 @@ class Gateway:
         return tuple(self.client.getAccounts())
 
     def _refusal(self, failed: BrokerError) -> BrokerError:
+        if self.journal.greeted and isinstance(failed, GatewayUnavailable):
+            return SessionInvalid(
+                f"The gateway at {self.spec.address} answers, but hung up before it started an API session.",
+                remedy="See whether it waits for a login or a second factor, and whether it accepts API clients.",
+            )
         where = f"Client id {self.client_id} at the gateway {self.spec.address}"
         return type(failed)(f"{where}: {failed.message}", remedy=failed.remedy, code=failed.code)
 

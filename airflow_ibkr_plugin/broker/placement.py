@@ -19,6 +19,7 @@ from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavai
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket
 
+_CANCELLED = 202  # "order cancelled": the end of an order that was taken, such as an IOC order that met nobody
 # An error that is in no table may come ahead of the acknowledgement of the very order it names.
 _LATE_ACKNOWLEDGEMENT_SECONDS = 1.0
 # The gateway reports only a client's own orders to it by itself; this often the broker is asked besides.
@@ -79,6 +80,8 @@ async def _confirm(gateway: Gateway, order_id: int, order_ref: str, errors: list
     alive = [order for order in truth.orders if order.status not in dead or order.filled]
     if alive:
         return replace(alive[-1], reason=said)
+    if truth.orders and all(error.code == _CANCELLED for error in errors):
+        return replace(truth.orders[-1], reason=truth.orders[-1].reason or said)  # it was taken, and has ended since
     if truth.executions:
         raise BrokerTimeout(
             f"Order {order_ref} has executions, but the gateway does not list it yet.",
@@ -86,9 +89,8 @@ async def _confirm(gateway: Gateway, order_id: int, order_ref: str, errors: list
         )
     if not truth.orders and errors and isinstance(errors[0], OrderIdInUse):
         raise errors[0]
-    reason = said or next((f"{order.status}: {order.reason}" for order in truth.orders), "no reason given")
     raise OrderRejected(
-        f"IBKR refused order {order_ref}: {reason}",
+        f"IBKR refused order {order_ref}: {said or 'it was never listed as alive, and no reason was given.'}",
         remedy="Change the order; the same one would be refused again.",
         code=errors[0].code if errors else None,
     )
@@ -133,7 +135,8 @@ async def _follow(gateway: Gateway, order: BrokerOrder, seconds: float) -> tuple
     errors = gateway.journal.order_errors.get(order.order_id, []) if own else []
     heard = len(errors)
     deadline = time.monotonic() + seconds
-    ask_at = time.monotonic() + (_ASK_AGAIN_SECONDS if own else 0)
+    # An order of an earlier session of this client id is unknown here until it is asked for.
+    ask_at = time.monotonic() + (_ASK_AGAIN_SECONDS if own and order.perm_id in gateway.journal.orders else 0)
     while True:
         truth = _known(gateway, matches, errors)
         if _complete(truth):

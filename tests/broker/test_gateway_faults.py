@@ -102,6 +102,11 @@ def test_a_gateway_without_accounts_is_not_logged_in() -> None:
         assert type(refusal(port, timeout=1000)) is SessionInvalid
 
 
+def test_a_gateway_that_greets_and_hangs_up_is_not_logged_in() -> None:
+    with listener(after_hello=GREETING, hang_up=True) as port:
+        assert type(refusal(port, timeout=1000)) is SessionInvalid
+
+
 def test_a_gateway_that_starts_no_session_is_not_logged_in() -> None:
     with listener(after_hello=GREETING) as port:
         error = refusal(port, timeout=0.3)
