@@ -9,6 +9,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
     version_table=VERSION_TABLE,
+    transactional_ddl=True,  # on SQLite too, as the engine begins its transactions itself
 )
 with context.begin_transaction():
     context.run_migrations()
