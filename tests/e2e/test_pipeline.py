@@ -82,7 +82,7 @@ def test_a_run_trades_and_leaves_everything_on_record(run_dag: Callable[..., Any
         charts = {c.symbol: c for c in Charts(session).for_run("whole", result.run_id)}
         snapshot = AccountSnapshots(session).for_run("whole", result.run_id)[-1]
         waiting = {
-            row.kind for row in TrackingOutbox(session).pending(datetime.now(UTC), "whole", result.run_id, limit=1000)
+            row.kind for row in TrackingOutbox(session).pending(None, "whole", result.run_id, limit=1000)
         }
         held = {p.symbol: p.quantity for p in Positions(session).list(strategy="whole") if p.quantity}
     assert (run.state, run.simulated_clock, run.source) == ("success", True, "simulator:ibkr_default")
