@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_ibkr_plugin.errors import Family, StoreError
+from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.executions import Executions
+from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.models import OrderIntent
+from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
+from airflow_ibkr_plugin.trading.orders import TRANSITIONS, IntentState, OrderType, Side, TimeInForce
+from airflow_ibkr_plugin.trading.risk import Outcome, RiskDecision, allow, clamp, deny
+
+SOURCE = "simulator:ibkr_default"
+S = IntentState
+# A way from DECIDED to each state.
+WAYS: dict[IntentState, tuple[IntentState, ...]] = {
+    S.DECIDED: (),
+    S.DENIED: (S.DENIED,),
+    S.RESERVED: (S.RESERVED,),
+    S.SENDING: (S.RESERVED, S.SENDING),
+    S.AMBIGUOUS: (S.RESERVED, S.SENDING, S.AMBIGUOUS),
+    S.WORKING: (S.RESERVED, S.SENDING, S.WORKING),
+    S.CANCELLING: (S.RESERVED, S.SENDING, S.WORKING, S.CANCELLING),
+    S.FILLED: (S.RESERVED, S.SENDING, S.FILLED),
+    S.CANCELLED: (S.RESERVED, S.SENDING, S.CANCELLED),
+    S.REJECTED: (S.RESERVED, S.SENDING, S.REJECTED),
+    S.ABANDONED: (S.RESERVED, S.ABANDONED),
+}
+MakeIntent = Callable[..., OrderIntent]
+
+
+def walk(database: Database, intent: OrderIntent, state: IntentState, at: datetime, **changes: Any) -> OrderIntent:
+    for step in WAYS[state]:
+        with database.write() as session:
+            intent = Intents(session).transition(intent, step, at=at, reason=f"to {step}", **changes)
+    return intent
+
+
+def test_an_intent_is_made_once(database: Database, new_intent: Any, new_key: Any) -> None:
+    key, fields = new_intent()
+    with database.write() as session:
+        first, created = Intents(session).get_or_create(key, **fields)
+    assert created
+    with database.write() as session:
+        intents = Intents(session)
+        second, created = intents.get_or_create(key, **(fields | {"quantity": Decimal(99), "state": S.RESERVED}))
+        other, other_created = intents.get_or_create(new_key(generation=1), **fields)
+    assert not created
+    assert (second.id, second.quantity, second.state) == (first.id, Decimal(10), S.DECIDED)
+    assert other_created
+    assert other.order_ref != first.order_ref
+    with database.read() as session:
+        intents = Intents(session)
+        assert intents.by_order_ref(key.order_ref).id == first.id  # type: ignore[union-attr]
+        assert [i.id for i in intents.for_run("momentum", "run-1")] == [first.id, other.id]
+        assert intents.for_run("momentum", "run-2") == []
+        assert intents.get(4711) is None
+
+
+def test_columns_come_back_as_they_were(database: Database, make_intent: MakeIntent, today: date) -> None:
+    intent = make_intent(limit_price=Decimal("100.25"), broker_day=today, tif=TimeInForce.GTC)
+    with database.read() as session:
+        row = Intents(session).get(intent.id)
+    assert row is not None
+    assert (row.side, row.order_type, row.tif, row.state) == (
+        Side.BUY,
+        OrderType.MARKET,
+        TimeInForce.GTC,
+        S.DECIDED,
+    )
+    assert row.state is S.DECIDED
+    assert (row.limit_price, row.stop_price, row.broker_day) == (Decimal("100.25"), None, today)
+    assert row.instrument == {"symbol": "SPY", "con_id": 756733}
+    assert not row.outside_rth
+    assert row.updated_at == row.created_at
+
+
+def test_racing_tasks_make_one_intent(database: Database, race: Any, new_intent: Any) -> None:
+    key, fields = new_intent()
+
+    def work(database: Database, number: int) -> tuple[int, bool]:
+        with database.write() as session:
+            row, created = Intents(session).get_or_create(key, **fields)
+            return row.id, created
+
+    found = race(work, 8)
+    assert len({row_id for row_id, _ in found}) == 1
+    assert sum(created for _, created in found) == 1
+
+
+@pytest.mark.parametrize("start", list(S))
+def test_moves_follow_the_table(
+    database: Database, make_intent: MakeIntent, new_key: Any, now: datetime, start: IntentState
+) -> None:
+    for target in S:
+        intent = walk(database, make_intent(new_key(task_id=f"{start}-{target}")), start, now)
+        if target in TRANSITIONS[start]:
+            with database.write() as session:
+                assert Intents(session).transition(intent, target, at=now, reason="").state is target
+        else:
+            with pytest.raises(ValueError, match="cannot go"), database.write() as session:
+                Intents(session).transition(intent, target, at=now, reason="")
+            with database.read() as session:
+                assert Intents(session).get(intent.id).state is start  # type: ignore[union-attr]
+
+
+def test_moves_are_recorded(database: Database, make_intent: MakeIntent, now: datetime, today: date) -> None:
+    later = now + timedelta(seconds=5)
+    intent = walk(database, make_intent(), S.RESERVED, now, broker_day=today)
+    with database.write() as session:
+        row = Intents(session).transition(intent, S.SENDING, at=later, reason="out", sent_at=later, order_id=12)
+    assert (row.state, row.reason, row.updated_at, row.sent_at, row.order_id) == (S.SENDING, "out", later, later, 12)
+    with database.read() as session:
+        moves = Intents(session).transitions(intent.id)
+    assert [(m.from_state, m.to_state, m.at, m.reason) for m in moves] == [
+        (S.DECIDED, S.RESERVED, now, "to reserved"),
+        (S.RESERVED, S.SENDING, later, "out"),
+    ]
+
+
+def test_a_move_from_an_old_view_is_refused(database: Database, make_intent: MakeIntent, now: datetime) -> None:
+    """SENDING to SENDING is in the table, so that a retry may send again; two senders at once must not."""
+    old = walk(database, make_intent(), S.RESERVED, now)
+    with database.write() as session:
+        Intents(session).transition(old, S.SENDING, at=now, reason="")
+        seen = Intents(session).get(old.id)
+    assert seen is not None
+    old.state = S.RESERVED  # as another process saw it before
+    with pytest.raises(StoreError, match="another process has moved it") as caught, database.write() as session:
+        Intents(session).transition(old, S.SENDING, at=now, reason="")
+    assert caught.value.family is Family.RETRY
+
+
+def test_one_of_many_movers_wins(database: Database, make_intent: MakeIntent, race: Any, now: datetime) -> None:
+    intent = walk(database, make_intent(), S.RESERVED, now)
+
+    def work(database: Database, number: int) -> bool:
+        with database.read() as session:
+            seen = Intents(session).get(intent.id)
+        assert seen is not None
+        if seen.state is not S.RESERVED:
+            return False
+        try:
+            with database.write() as session:
+                Intents(session).transition(seen, S.SENDING, at=now, reason=str(number))
+        except StoreError:
+            return False
+        return True
+
+    assert sum(race(work, 8)) == 1
+    with database.read() as session:
+        assert len(Intents(session).transitions(intent.id)) == 2
+
+
+def test_a_transition_cannot_set_what_is_not_its_to_set(
+    database: Database, make_intent: MakeIntent, now: datetime
+) -> None:
+    intent = make_intent()
+    for name in ("order_ref", "updated_at", "no_such_column"):
+        with pytest.raises(TypeError, match=name), database.write() as session:
+            Intents(session).transition(intent, S.RESERVED, at=now, reason="", **{name: "x"})
+
+
+def test_exactly_one_gets_the_lease(database: Database, make_intent: MakeIntent, race: Any, now: datetime) -> None:
+    intent = make_intent()
+
+    def work(database: Database, number: int) -> bool:
+        with database.write() as session:
+            return Intents(session).acquire_lease(intent.id, f"worker-{number}", now=now, seconds=30)
+
+    assert sum(race(work, 8)) == 1
+
+    def take_over(database: Database, number: int) -> bool:
+        with database.write() as session:
+            return Intents(session).acquire_lease(
+                intent.id, f"next-{number}", now=now + timedelta(seconds=30), seconds=30
+            )
+
+    assert sum(race(take_over, 8)) == 1
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["acquire", "renew", "release"]),
+        st.sampled_from(["a", "b", "c"]),
+        st.integers(0, 20),  # seconds that pass before
+        st.integers(1, 30),  # seconds asked for
+    ),
+    max_size=12,
+)
+_tasks = itertools.count(1)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_leases_behave_as_the_model(
+    database: Database, make_intent: MakeIntent, new_key: Any, now: datetime, steps: list[tuple[str, str, int, int]]
+) -> None:
+    intent = make_intent(new_key(task_id=f"lease-{next(_tasks)}"))
+    holder, until, at = None, now, now
+    for verb, owner, passed, seconds in steps:
+        at += timedelta(seconds=passed)
+        with database.write() as session:
+            intents = Intents(session)
+            if verb == "release":
+                assert intents.release_lease(intent.id, owner) == (holder == owner)
+                holder = None if holder == owner else holder
+                continue
+            if verb == "acquire":
+                expected = holder in (None, owner) or until <= at
+                assert intents.acquire_lease(intent.id, owner, now=at, seconds=seconds) == expected
+            else:
+                expected = holder == owner and until > at
+                assert intents.renew_lease(intent.id, owner, now=at, seconds=seconds) == expected
+        if expected:
+            holder, until = owner, at + timedelta(seconds=seconds)
+    with database.read() as session:
+        row = Intents(session).get(intent.id)
+    assert row is not None
+    assert row.lease_owner == holder
+    assert row.lease_until == (until if holder else None)
+
+
+RESERVING = {S.RESERVED, S.SENDING, S.AMBIGUOUS, S.WORKING, S.CANCELLING}
+
+
+@pytest.mark.parametrize("state", list(S))
+def test_reserved_quantity_by_state(
+    database: Database, make_intent: MakeIntent, now: datetime, state: IntentState
+) -> None:
+    intent = walk(database, make_intent(), state, now)
+    with database.read() as session:
+        intents = Intents(session)
+        assert intents.reserved_quantity(SOURCE, "DU1", 756733) == (10 if state in RESERVING else 0)
+        assert [i.id for i in intents.open_states()] == ([intent.id] if state in RESERVING else [])
+
+
+def test_reserved_quantity_is_signed_and_less_what_is_filled(
+    database: Database, make_intent: MakeIntent, new_key: Any, new_execution: Any, now: datetime
+) -> None:
+    bought = walk(database, make_intent(new_key(task_id="1")), S.WORKING, now)
+    walk(database, make_intent(new_key(task_id="2"), side=Side.SELL, quantity=Decimal("2.5")), S.RESERVED, now)
+    walk(database, make_intent(new_key(task_id="3"), account="DU2", strategy="other"), S.RESERVED, now)
+    walk(database, make_intent(new_key(task_id="4"), source="paper:x"), S.RESERVED, now)
+    walk(database, make_intent(new_key(task_id="5", con_id=1)), S.RESERVED, now)
+    with database.write() as session:
+        intents, executions = Intents(session), Executions(session)
+        assert intents.reserved_quantity(SOURCE, "DU1", 756733) == Decimal("7.5")
+        executions.record(SOURCE, new_execution(exec_id="1", quantity=Decimal(4)), bought, now)
+        executions.record(SOURCE, new_execution(exec_id="2", quantity=Decimal(1)), bought, now)
+        assert intents.reserved_quantity(SOURCE, "DU1", 756733) == Decimal("2.5")
+        executions.record(SOURCE, new_execution(exec_id="3", quantity=Decimal(6)), bought, now)  # more than ordered
+        assert intents.reserved_quantity(SOURCE, "DU1", 756733) == Decimal("-2.5")
+        assert len(intents.open_states(source=SOURCE, account="DU1")) == 3
+        assert len(intents.open_states(strategy="other")) == 1
+
+
+def test_count_on_day(database: Database, make_intent: MakeIntent, new_key: Any, now: datetime, today: date) -> None:
+    for number, state in enumerate(S):
+        walk(database, make_intent(new_key(task_id=f"{number}"), broker_day=today), state, now)
+    with database.read() as session:
+        intents = Intents(session)
+        assert intents.count_on_day("momentum", today) == len(S) - 2  # neither the decided nor the denied one
+        assert intents.count_on_day("momentum", today + timedelta(days=1)) == 0
+        assert intents.count_on_day("other", today) == 0
+    walk(database, make_intent(new_key(task_id="undated")), S.RESERVED, now)
+    walk(database, make_intent(new_key(task_id="undated and given up")), S.ABANDONED, now)
+    with database.read() as session:
+        intents = Intents(session)
+        assert intents.count_on_day("momentum", today) == len(S) - 1
+        assert intents.count_on_day("momentum", today + timedelta(days=1)) == 1
+
+
+def test_risk_decisions(database: Database, make_intent: MakeIntent, new_key: Any, now: datetime) -> None:
+    first, second = make_intent(), make_intent(new_key(task_id="other"))
+    decisions = [
+        RiskDecision(rule="a", verdict=allow(limit=1, observed=0)),
+        RiskDecision(rule="b", verdict=clamp(Decimal("2.5"), "too much", limit=3, observed=4)),
+        RiskDecision(rule="c", verdict=deny("closed")),
+    ]
+    with database.write() as session:
+        RiskDecisions(session).add_all(first.id, decisions, now)
+        RiskDecisions(session).add_all(second.id, decisions[:1], now)
+    with database.read() as session:
+        rows = RiskDecisions(session).for_intent(first.id)
+        of_run = RiskDecisions(session).for_run("momentum", "run-1")
+        assert RiskDecisions(session).for_run("momentum", "run-2") == []
+    assert [(r.rule, r.outcome, r.reason, r.limit_value, r.observed, r.quantity) for r in rows] == [
+        ("a", Outcome.ALLOW, "", "1", "0", None),
+        ("b", Outcome.CLAMP, "too much", "3", "4", Decimal("2.5")),
+        ("c", Outcome.DENY, "closed", "", "", None),
+    ]
+    assert len(of_run) == 4
