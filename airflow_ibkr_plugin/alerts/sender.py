@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_ibkr_plugin.alerts.messages import Severity
-from airflow_ibkr_plugin.errors import AlertNotDelivered, ConfigError
+from airflow_ibkr_plugin.errors import AlertNotDelivered
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.database import Database
@@ -80,13 +81,6 @@ def deliver_due(database: Database, urls: Sequence[str], *, now: datetime) -> De
     return DeliveryResult(delivered, _waiting(database), "; ".join(dict.fromkeys(faults)) or None)
 
 
-def check_urls(urls: Sequence[str]) -> None:
-    """:raises ConfigError: an Apprise URL cannot be used; names it without its secrets."""
-    _, faults = _targets(urls)
-    if faults:
-        raise ConfigError("; ".join(faults), remedy="Correct [ibkr] alert_urls; see docs/alerts.md.")
-
-
 def _waiting(database: Database) -> int:
     from airflow_ibkr_plugin.store.alerts import Alerts
 
@@ -94,23 +88,26 @@ def _waiting(database: Database) -> int:
         return Alerts(session).count_waiting()
 
 
-def _targets(urls: Sequence[str]) -> tuple[list[Any], list[str]]:
-    """The usable targets, and what is wrong with the others."""
+def _targets(urls: Sequence[str]) -> tuple[list[tuple[str, Any]], list[str]]:
+    """The usable targets with names that hold no secret, and what is wrong with the others."""
     from apprise import Apprise
 
-    targets: list[Any] = []
+    targets: list[tuple[str, Any]] = []
     faults: list[str] = []
     for number, url in enumerate(urls, start=1):
-        target = Apprise.instantiate(url)
+        with _apprise_logs_from(logging.CRITICAL):  # its error shows the whole of a URL that it cannot parse
+            target = Apprise.instantiate(url)
         if target is None:
             scheme = urlsplit(url).scheme or "no scheme"
             faults.append(f"alert URL number {number} ({scheme}://...) is not a valid Apprise URL")
         else:
-            targets.append(target)
+            # Without the path: Apprise's private form keeps it where it takes it for no secret, as in json://.
+            private = urlsplit(target.url(privacy=True))
+            targets.append((f"alert URL number {number} ({private.scheme}://{private.netloc}/...)", target))
     return targets, faults
 
 
-def _send(targets: Sequence[Any], severity: Severity, title: str, body: str) -> list[str]:
+def _send(targets: Sequence[tuple[str, Any]], severity: Severity, title: str, body: str) -> list[str]:
     """Send to each target; return what went wrong with some.
 
     :raises AlertNotDelivered: no target took it.
@@ -120,14 +117,28 @@ def _send(targets: Sequence[Any], severity: Severity, title: str, body: str) -> 
     kinds = {Severity.INFO: NotifyType.INFO, Severity.WARNING: NotifyType.WARNING}
     kind = kinds.get(severity, NotifyType.FAILURE)
     faults: list[str] = []
-    for target in targets:
+    for name, target in targets:
         channel = Apprise()
         channel.add(target)
         # Apprise answers True when the target took it; False when it did not; None when nobody was asked.
-        if not channel.notify(body=body, title=title, notify_type=kind, body_format=NotifyFormat.TEXT):
-            faults.append(f"{target.url(privacy=True)} did not take the alert")
+        with _apprise_logs_from(logging.WARNING):  # its debug lines show addresses with their tokens
+            taken = channel.notify(body=body, title=title, notify_type=kind, body_format=NotifyFormat.TEXT)
+        if not taken:
+            faults.append(f"{name} did not take the alert")
     if len(faults) == len(targets):
         raise AlertNotDelivered(
-            "; ".join(faults) or "there is no valid target", remedy="It is sent again later; check the target."
+            ("; ".join(faults) or "there is no valid target") + ".", remedy="It is sent again later; check the target."
         )
     return faults
+
+
+@contextmanager
+def _apprise_logs_from(level: int) -> Iterator[None]:
+    """Keep what Apprise logs below `level`, and the secrets in it, out of every log."""
+    logger = logging.getLogger("apprise")
+    before = logger.level
+    logger.setLevel(max(level, before))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -103,12 +103,13 @@ def batches(rows: Iterable[Row]) -> Iterator[Batch]:
             params |= values
         else:
             tags |= values
+    entities: list[tuple[Kind, MetricPoint | tuple[str, str]]] = [
+        *((Kind.PARAMS, item) for item in params.items()),
+        *((Kind.TAGS, item) for item in tags.items()),
+        *((Kind.METRICS, point) for point in metrics),
+    ]
     batch, size = Batch(), 0
-    for entity, kind in (
-        *((item, Kind.PARAMS) for item in params.items()),
-        *((item, Kind.TAGS) for item in tags.items()),
-        *((point, Kind.METRICS) for point in metrics),
-    ):
+    for kind, entity in entities:
         weight = _weight(entity)
         if batch.is_full(kind) or size + weight > MAX_BYTES:
             yield batch

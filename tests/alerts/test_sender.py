@@ -16,8 +16,7 @@ from werkzeug import Request, Response
 
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
-from airflow_ibkr_plugin.alerts.sender import NO_TARGET, DeliveryResult, back_off, check_urls, deliver_due
-from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.alerts.sender import NO_TARGET, DeliveryResult, back_off, deliver_due
 from airflow_ibkr_plugin.store.database import Database
 
 NOW = datetime(2026, 1, 5, 14, 30, tzinfo=UTC)
@@ -97,8 +96,8 @@ def test_one_target_of_two_fails(
         result = deliver_due(database, [f"json://127.0.0.1:{httpserver.port}/broken", receiver.url], now=NOW)
     assert (result.delivered, result.waiting) == (1, 0)
     assert result.error is not None
-    assert "/broken" in result.error
-    assert "/broken" in caplog.text
+    assert result.error == f"alert URL number 1 (json://127.0.0.1:{httpserver.port}/...) did not take the alert"
+    assert result.error in caplog.text
     assert receiver.titles == ["Run failed"]
 
 
@@ -107,9 +106,6 @@ def test_an_invalid_url_is_named_without_its_secrets(database: Database, receive
     result = deliver_due(database, ["nosuch://s3cret@host", receiver.url], now=NOW)
     assert result.delivered == 1
     assert result.error == "alert URL number 1 (nosuch://...) is not a valid Apprise URL"
-    with pytest.raises(ConfigError, match=r"number 2 \(no scheme://"):
-        check_urls([receiver.url, "s3cret"])
-    check_urls([receiver.url])
 
 
 def test_with_only_invalid_urls_the_alert_waits(database: Database) -> None:
