@@ -28,6 +28,8 @@ _RETRY_POLICY = "airflow_ibkr_plugin.operators.retry:FamilyRetryPolicy"
 _ALERT = "airflow_ibkr_plugin.operators.callbacks:alert_on_failure"
 _START = "airflow_ibkr_plugin.operators.run:StartRunOperator"
 _FINISH = "airflow_ibkr_plugin.operators.run:FinishRunOperator"
+# A strategy that is new runs at once only if its time has just passed: never at night what was meant for the open.
+_MISSED_BY_AT_MOST = timedelta(minutes=5)
 # Shown instead of the map index. The symbol is a name, or a mapping where a name is not enough.
 _SYMBOL_TEMPLATE = "{{ task.symbol if task.symbol is string else task.symbol['symbol'] }}"
 
@@ -62,13 +64,19 @@ class _Build:
 
     def dag(self, origin: str) -> DAG:
         workflow = self.workflow
-        zone = ZoneInfo(workflow.time_zone)
-        schedule = CronTriggerTimetable(workflow.schedule, timezone=workflow.time_zone) if workflow.schedule else None
+        start_date = None
+        if workflow.start_date:
+            start_date = datetime.combine(workflow.start_date, datetime.min.time(), ZoneInfo(workflow.time_zone))
+        schedule = None
+        if workflow.schedule:
+            schedule = CronTriggerTimetable(
+                workflow.schedule, timezone=workflow.time_zone, run_immediately=_MISSED_BY_AT_MOST
+            )
         with DAG(
             workflow.id,
             description=workflow.description.strip().partition("\n")[0] or None,
             schedule=schedule,
-            start_date=datetime.combine(workflow.start_date, datetime.min.time(), zone),
+            start_date=start_date,
             catchup=False,
             max_active_runs=1,
             tags=sorted({TAG, workflow.mode, *workflow.tags}),

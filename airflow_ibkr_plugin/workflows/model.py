@@ -21,8 +21,6 @@ CORE_DEFAULTS: dict[str, Any] = {
     "tags": [],
     "schedule": None,
     "time_zone": "UTC",
-    # Any fixed day in the past: with catch-up off it only keeps Airflow from starting a run the moment it sees the DAG.
-    "start_date": "2024-01-01",
     "calendar": "",
     "connection": "ibkr_default",
     "mode": "paper",
@@ -64,7 +62,7 @@ class Workflow:
 
     :param config: the effective configuration with all core defaults filled in, plain JSON types.
     :param symbols: each a name, or a mapping where the name is not enough.
-    :param start_date: a day in `time_zone`.
+    :param start_date: a day in `time_zone`; None: scheduled from when Airflow first sees it.
     """
 
     id: str
@@ -73,7 +71,7 @@ class Workflow:
     tags: tuple[str, ...]
     schedule: str | None
     time_zone: str
-    start_date: date
+    start_date: date | None
     calendar: str
     connection: str
     mode: str
@@ -115,7 +113,7 @@ class Workflow:
             tags=tuple(full["tags"]),
             schedule=full["schedule"],
             time_zone=full["time_zone"],
-            start_date=date.fromisoformat(full["start_date"]),
+            start_date=date.fromisoformat(full["start_date"]) if "start_date" in full else None,
             calendar=full["calendar"],
             connection=full["connection"],
             mode=full["mode"],

@@ -95,7 +95,7 @@ def _core(registry: Registry) -> dict[str, Any]:
         "start_date": {
             "type": "string",
             "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
-            "description": "Nothing is scheduled before this day (midnight in `time_zone`).",
+            "description": "Nothing is scheduled before this day (midnight in `time_zone`), if it is yet to come.",
         },
         "calendar": {
             "type": "string",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from freezegun import freeze_time
 
 from airflow_ibkr_plugin.errors import PackageError
 from airflow_ibkr_plugin.registry import Registry, get_registry
@@ -141,6 +142,27 @@ tasks:
     assert hand.ibkr_conn_id == "ibkr_paper"
     assert (dag.max_active_runs, dag.catchup, dag.tags) == (1, False, {"ibkr", "paper"})
     assert dag.get_task("start_run").pool == "default_pool"
+
+
+@pytest.mark.parametrize(
+    ("now", "first"),
+    [
+        ("2024-03-08T14:36:00+00:00", "2024-03-08T14:35:00+00:00"),
+        ("2024-03-08T14:41:00+00:00", "2024-03-11T13:35:00+00:00"),  # Monday, and summer time has begun
+        ("2024-03-09T04:00:00+00:00", "2024-03-11T13:35:00+00:00"),
+    ],
+)
+def test_a_new_strategy_waits_for_its_time_unless_that_has_just_passed(
+    now: str, first: str, operators: None, registry: Registry, checker: Checker
+) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    yaml = "id: s\nschedule: 35 9 * * MON-FRI\ntime_zone: America/New_York\ntasks: {p: {type: portfolio}}\n"
+    dag = build_dag(text_of(yaml, checker), origin="w.yaml", registry=registry)
+    with freeze_time(now):
+        scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+        following = scheduled.next_dagrun_info(last_automated_run_info=None)
+    assert following.run_after == datetime.fromisoformat(first)
 
 
 def test_the_examples_become_dags_with_the_real_operators() -> None:
