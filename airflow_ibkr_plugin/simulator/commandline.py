@@ -1,0 +1,99 @@
+"""The command line of the simulator."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_ibkr_plugin.errors import IBKRPluginError
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.simulator.gateway import Options
+
+EXIT_CONFIG = 2
+EXIT_FAILED = 1
+
+
+def build_parser(prog: str = "python -m airflow_ibkr_plugin.simulator") -> argparse.ArgumentParser:
+    """The parser of the simulator's options."""
+    parser = argparse.ArgumentParser(prog=prog, description="A simulated IB Gateway: no market, no money.")
+    parser.add_argument("--host", default="127.0.0.1", help="address of the API port (default %(default)s)")
+    parser.add_argument("--port", type=int, default=4002, help="API port, 0 for a free one (default %(default)s)")
+    parser.add_argument(
+        "--control-port", type=int, help="port for control commands, this machine only; 0 for a free one"
+    )
+    parser.add_argument(
+        "--ibc-port", type=int, help="port of an IBC command server, this machine only; 0 for a free one"
+    )
+    parser.add_argument("--seed", type=int, default=7, help="what synthetic prices are made from (default %(default)s)")
+    parser.add_argument("--account", default="DU1234567", help="account code (default %(default)s)")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keep orders, executions and clock in this file")
+    parser.add_argument("--replay", type=Path, metavar="DIR", help="replay the recorded daily bars in this folder")
+    parser.add_argument("--clock", metavar="ISO", help="start the clock here, e.g. 2026-11-20T15:00:00+00:00")
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    return parser
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a simulator until SIGTERM or SIGINT; returns the exit status.
+
+    Prints `{"event": "listening", "port": .., "control_port": .., "ibc_port": ..}` when it is ready; logs to stderr.
+    """
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr, level=args.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    try:
+        return asyncio.run(_serve(_options(args)))
+    except IBKRPluginError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (this is the command's output)
+        return EXIT_CONFIG
+
+
+def _options(args: argparse.Namespace) -> Options:
+    from airflow_ibkr_plugin.simulator.clock import parse_instant
+    from airflow_ibkr_plugin.simulator.gateway import Options
+
+    return Options(
+        host=args.host,
+        port=args.port,
+        control_port=args.control_port,
+        ibc_port=args.ibc_port,
+        seed=args.seed,
+        account=args.account,
+        state=args.state,
+        replay=args.replay,
+        clock=parse_instant(args.clock) if args.clock else None,
+    )
+
+
+async def _serve(options: Options) -> int:
+    from airflow_ibkr_plugin.simulator.server import Simulator
+
+    simulator = Simulator(options)
+    loop = asyncio.get_running_loop()
+    wanted = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, wanted.set)
+    await simulator.start()
+    listening = {
+        "event": "listening",
+        "port": simulator.port,
+        "control_port": simulator.control_port,
+        "ibc_port": simulator.ibc_port,
+    }
+    print(json.dumps(listening), flush=True)  # noqa: T201  (this is the command's output)
+    ends = [asyncio.create_task(event.wait()) for event in (wanted, simulator.stopped)]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for task in ends:
+        task.cancel()
+    if not simulator.stopped.is_set():
+        await simulator.stop()
+    return EXIT_FAILED if simulator.failure is not None else 0

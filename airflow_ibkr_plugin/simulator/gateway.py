@@ -1,0 +1,170 @@
+"""The gateway's world: clock, contracts, prices, book and portfolio, put together from its options."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.simulator.catalogue import Catalogue, Instrument, synthetic
+from airflow_ibkr_plugin.simulator.clock import Clock
+from airflow_ibkr_plugin.simulator.faults import Faults
+from airflow_ibkr_plugin.simulator.hours import eastern_day
+from airflow_ibkr_plugin.simulator.orders import Book, Execution, Order
+from airflow_ibkr_plugin.simulator.portfolio import Portfolio
+from airflow_ibkr_plugin.simulator.prices import Market, Quote, RecordedDays, SyntheticDays
+from airflow_ibkr_plugin.simulator.replay import load_replay
+from airflow_ibkr_plugin.simulator.state import StateStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a simulator is started with. Ports: 0 picks a free one, None leaves it out.
+
+    :param state: file that keeps orders, executions and the clock. :param replay: folder of recorded bars.
+    :param clock: where the simulated clock starts, aware UTC; None: real time.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 4002
+    control_port: int | None = None
+    ibc_port: int | None = None
+    seed: int = 7
+    account: str = "DU1234567"
+    state: Path | None = None
+    replay: Path | None = None
+    clock: datetime | None = None
+    cash: Decimal = Decimal(1_000_000)
+
+
+class Gateway:
+    """Everything but sockets. Used from one thread."""
+
+    def __init__(self, options: Options) -> None:
+        """Load the contracts, and the state if there is one.
+
+        :raises ConfigError: replay or state files that cannot be used.
+        """
+        self.options = options
+        self.account = options.account
+        self.clock = Clock()
+        self.faults = Faults()
+        self.market = Market()
+        self.book = Book()
+        self.portfolio = Portfolio(options.cash)
+        self.store = StateStore(options.state) if options.state is not None else None
+        last_year = max(datetime.now(UTC).year, options.clock.year if options.clock else 0)
+        instruments = synthetic(last_year)
+        for instrument in instruments:
+            self.market.add(instrument, SyntheticDays(options.seed, instrument))
+        if options.replay is not None:
+            for instrument, days in load_replay(options.replay, last_year):
+                self.market.add(instrument, RecordedDays(days))
+                instruments.append(instrument)
+        self.catalogue = Catalogue(instruments)
+        if self.store is not None:
+            self._restore(self.store)
+        self._start_clock()
+
+    @property
+    def today(self) -> date:
+        """The broker's day."""
+        return eastern_day(self.clock.time())
+
+    def instrument(self, con_id: int) -> Instrument:
+        """A contract that orders or positions name.
+
+        :raises ConfigError: the state names one that the catalogue no longer has.
+        """
+        known = self.catalogue.get(con_id)
+        if known is None:
+            raise ConfigError(
+                f"The state holds orders of conId {con_id}, which is not in the catalogue.",
+                remedy="Start with the same --replay as before, or with a new --state.",
+            )
+        return known
+
+    def quote(self, instrument: Instrument) -> Quote | None:
+        """What the market shows now."""
+        return self.market.quote(instrument, self.clock.time())
+
+    def last_price(self, instrument: Instrument) -> Decimal:
+        """The price that positions are valued at; 0 before the instrument's first session."""
+        quote = self.quote(instrument)
+        return Decimal(repr(quote.last)) if quote else Decimal(0)
+
+    def rate(self, currency: str) -> Decimal:
+        """USD for one unit of the currency, now.
+
+        :raises ConfigError: no pair of the catalogue prices it.
+        """
+        if currency == "USD":
+            return Decimal(1)
+        direct = self.catalogue.pair(currency, "USD")
+        if direct is not None:
+            return self.last_price(direct)
+        inverse = self.catalogue.pair("USD", currency)
+        if inverse is None:
+            raise ConfigError(f"No currency pair prices {currency} in USD.", remedy="Replay instruments in USD.")
+        return 1 / self.last_price(inverse)
+
+    def save_order(self, order: Order) -> None:
+        """Keep an order's new state."""
+        if self.store is not None:
+            self.store.save_order(order)
+
+    def save_execution(self, execution: Execution) -> None:
+        """Keep a fill."""
+        if self.store is not None:
+            self.store.add_execution(execution)
+
+    def save_clock(self) -> None:
+        """Keep the clock."""
+        if self.store is not None:
+            self.store.put("clock", self.clock.dump())
+
+    def commit(self) -> None:
+        """Make everything kept so far durable; nothing is acknowledged before.
+
+        :raises sqlite3.Error: the state file does not take it.
+        """
+        if self.store is not None:
+            self.store.commit()
+
+    def _restore(self, store: StateStore) -> None:
+        made_with = {"seed": self.options.seed, "account": self.account, "cash": str(self.options.cash)}
+        before = store.get("options")
+        if before not in (None, made_with):
+            raise ConfigError(
+                f"The state file {store.path} was made with {before}, not with {made_with}.",
+                remedy="Start with the same options, or with a new file.",
+            )
+        store.put("options", made_with)
+        for order in store.orders():
+            self.instrument(order.con_id)
+            self.book.add(order, eastern_day(order.ended) if order.ended is not None else None)
+        for execution in store.executions():
+            self.book.add_execution(execution)
+            self.portfolio.apply(execution, self.instrument(execution.con_id))
+        saved = store.get("clock")
+        if saved is not None:
+            self.clock.load(saved)
+        log.info("restored %d orders and %d executions", len(self.book), self.book.execution_count)
+
+    def _start_clock(self) -> None:
+        wanted = self.options.clock
+        if wanted is not None:
+            if wanted.timestamp() >= self.book.last_time:
+                self.clock.set(wanted)
+            else:
+                # Time never runs back behind what has been traded.
+                log.warning("--clock %s is before the last event in the state; the stored clock goes on", wanted)
+        if self.clock.time() < self.book.last_time:
+            self.clock.set(datetime.fromtimestamp(self.book.last_time, UTC))
+        self.save_clock()
+        self.commit()

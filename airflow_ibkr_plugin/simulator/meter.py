@@ -1,0 +1,28 @@
+"""IBKR's limit on a connection's messages."""
+
+from __future__ import annotations
+
+#: Messages a second and connection, all types together. Source: TWS API documentation, "Pacing limitations".
+RATE = 50
+
+
+class Meter:
+    """A bucket of :data:`RATE` messages that fills at that rate.
+
+    A stall of this process hands over the messages of several seconds at once; what they would have been allowed is
+    credited, so that only the client's own pace counts.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._left = float(RATE)
+        self._at = now
+
+    def take(self, now: float, stalled: float) -> bool:
+        """Count one message at monotonic time `now`; False if it is one too many.
+
+        :param stalled: seconds for which the process had not read before.
+        """
+        room = RATE * (1 + stalled)
+        self._left = min(self._left + (now - self._at) * RATE, room) - 1
+        self._at = now
+        return self._left >= 0

@@ -1,0 +1,225 @@
+"""One client's connection: reads its frames, answers through the handlers, tells it what happens to its orders."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_ibkr_plugin.simulator import wire_orders
+from airflow_ibkr_plugin.simulator.checks import Refusal
+from airflow_ibkr_plugin.simulator.faults import Login
+from airflow_ibkr_plugin.simulator.hours import EASTERN, tws_time
+from airflow_ibkr_plugin.simulator.meter import RATE, Meter
+from airflow_ibkr_plugin.simulator.orders import Execution, Order
+from airflow_ibkr_plugin.simulator.subscriptions import Subscriptions
+from airflow_ibkr_plugin.simulator.wire import tables_out as out
+from airflow_ibkr_plugin.simulator.wire.codec import decode, encode
+from airflow_ibkr_plugin.simulator.wire.fields import MalformedMessage, Message
+from airflow_ibkr_plugin.simulator.wire.framing import FrameReader, frame, version_range
+from airflow_ibkr_plugin.simulator.wire.tables_in import NOT_SERVED, REQUESTS, START_API
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.simulator.server import Simulator
+
+log = logging.getLogger(__name__)
+
+MAX_VERSION = 176
+MIN_VERSION = 157
+#: Answers to a client that does not read are kept up to here, then it is cut off.
+MAX_UNREAD = 32 * 1024 * 1024
+#: A connection must have said who it is within this many seconds.
+HELLO_SECONDS = 20.0
+
+_NOTICES = (
+    (2104, "Market data farm connection is OK:simfarm"),
+    (2106, "HMDS data farm connection is OK:simhmds"),
+    (2158, "Sec-def data farm connection is OK:simsecdef"),
+)
+
+Handler = Callable[["Session", dict[str, Any]], None]
+
+
+class Session(asyncio.Protocol):
+    """A client from its hello to its end.
+
+    :ivar client_id: its id once it has started the API, until then None.
+    """
+
+    def __init__(self, simulator: Simulator, handlers: dict[str, Handler]) -> None:
+        self.simulator = simulator
+        self.gateway = simulator.gateway
+        self.desk = simulator.desk
+        self.client_id: int | None = None
+        self.version = 0
+        self.subscriptions = Subscriptions(self)
+        self._handlers = handlers
+        self._reader = FrameReader()
+        self._meter = Meter(time.monotonic())
+        self._transport: asyncio.Transport | None = None
+        self._unsent = bytearray()
+        self._peer = "?"
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # --- asyncio.Protocol ------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._peer = str(transport.get_extra_info("peername"))
+        self._deadline = asyncio.get_running_loop().call_later(
+            HELLO_SECONDS, self.close, f"no startApi within {HELLO_SECONDS:g} s"
+        )
+        self.simulator.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for wire in self._reader.feed(data):
+                if self._transport is None:
+                    return
+                self._received(wire)
+            if self.version == 0 and self._reader.hello is not None:
+                self._greet(self._reader.hello)
+        except MalformedMessage as error:
+            self.close(f"malformed: {error}")
+        self.simulator.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self.close(str(exc) if exc else "the client hung up")
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def send(self, message: Message, /, **values: Any) -> None:
+        """Send a message when the state is durable (see `Simulator.flush`)."""
+        if message.name in self.gateway.faults.muted:
+            return
+        self._unsent += frame(encode(message, values, self.version))
+
+    def error(self, request: int, code: int, text: str) -> None:
+        """Send an error or notice; `request` is a request or order id, -1 for none."""
+        self.send(out.ERROR, id=request, code=code, message=text)
+
+    def flush(self) -> None:
+        """Hand what was sent to the socket."""
+        if self._transport is None or not self._unsent:
+            return
+        self._transport.write(bytes(self._unsent))
+        self._unsent.clear()
+        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+            self.close("it does not read what it asked for", abort=True)
+
+    def close(self, reason: str, *, abort: bool = False) -> None:
+        """End the connection; `abort` drops what was not sent yet."""
+        if self._transport is None:
+            return
+        log.info("client %s at %s closed: %s", self.client_id, self._peer, reason)
+        if abort:
+            self._unsent.clear()
+            self._transport.abort()
+        else:
+            if self._unsent:
+                self._transport.write(bytes(self._unsent))
+                self._unsent.clear()
+            self._transport.close()
+        self._transport = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.simulator.closed(self)
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def _greet(self, hello: str) -> None:
+        lowest, highest = version_range(hello)
+        self.version = min(highest, MAX_VERSION)
+        if self.version < max(lowest, MIN_VERSION):
+            self.close(f"no common version: it speaks {lowest} to {highest}, this {MIN_VERSION} to {MAX_VERSION}")
+            return
+        # ibapi discards what comes in the same segment as this frame: nothing more until startApi.
+        self._unsent += frame([str(self.version), tws_time(self.gateway.clock.time(), EASTERN, "US/Eastern")])
+        if self.gateway.faults.login is Login.CLOSE:
+            self.close("the gateway is logged out")
+
+    def _received(self, wire: list[str]) -> None:
+        if self.version == 0:
+            assert self._reader.hello is not None
+            self._greet(self._reader.hello)
+            if self._transport is None:
+                return
+        if not self._meter.take(time.monotonic(), self.simulator.stalled):
+            self.error(-1, 100, f"Max rate of messages per second has been exceeded:max={RATE} rec={RATE + 1} (1)")
+            self.close(f"more than {RATE} messages a second")
+            return
+        number = int(wire[0]) if wire[0].isdecimal() and len(wire[0]) <= 5 else -1
+        message = REQUESTS.get(number)
+        if message is None:
+            self._not_served(number, wire)
+            return
+        if message is START_API:
+            self._start(decode(message, wire, self.version))
+        elif self.client_id is None:
+            self.close(f"{message.name} before startApi")
+        else:
+            self._serve(message, wire)
+
+    def _serve(self, message: Message, wire: list[str]) -> None:
+        try:
+            values = decode(message, wire, self.version)
+        except MalformedMessage as error:
+            self.error(_request_id(message, wire), 320, f"Error reading request:{error}")
+            return
+        log.debug("client %s: %s", self.client_id, message.name)
+        try:
+            self._handlers[message.name](self, values)
+        except Refusal as refusal:
+            self.error(values.get("reqId", values.get("orderId", -1)), refusal.code, refusal.message)
+
+    def _not_served(self, number: int, wire: list[str]) -> None:
+        if number not in NOT_SERVED:
+            raise MalformedMessage(f"unknown message {wire[0][:20]!r}")
+        name, position = NOT_SERVED[number]
+        asked = wire[position] if 0 < position < len(wire) else ""
+        self.error(int(asked) if asked.isdecimal() else -1, 321, f"{name} is not served by this simulator")
+
+    def _start(self, values: dict[str, Any]) -> None:
+        wanted = values["clientId"]
+        if self.client_id is not None or wanted is None or wanted < 0:
+            self.close(f"a second or unusable startApi (client id {wanted})")
+            return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        refused = self.simulator.admit(self, wanted)
+        if refused is not None:
+            code, text = refused
+            self.error(-1, code, text)
+            self.close(text)
+            return
+        self.client_id = wanted
+        log.info("client %s at %s started, version %s", wanted, self._peer, self.version)
+        self.send(out.MANAGED_ACCOUNTS, accounts=self.gateway.account)
+        self.send(out.NEXT_VALID_ID, orderId=self.gateway.book.next_id(wanted))
+        for code, text in _NOTICES:
+            self.error(-1, code, text)
+
+    # --- what happens to its orders (see desk.Audience) ----------------------------------------
+
+    def order_changed(self, order: Order, execution: Execution | None = None) -> None:
+        """Tell it of its order."""
+        wire_orders.send_open_order(self, order, execution)
+
+    def executed(self, execution: Execution) -> None:
+        """Tell it of its fill."""
+        wire_orders.send_execution(self, execution, request=-1)
+
+    def commissioned(self, execution: Execution) -> None:
+        """Tell it of its commission."""
+        wire_orders.send_commission(self, execution)
+
+
+def _request_id(message: Message, wire: list[str]) -> int:
+    for position, item in enumerate(message.items[:2], start=1):
+        if getattr(item, "name", "") in ("reqId", "orderId") and position < len(wire) and wire[position].isdecimal():
+            return int(wire[position])
+    return -1
