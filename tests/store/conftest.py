@@ -177,7 +177,13 @@ def race(request: pytest.FixtureRequest) -> Callable[[Work, int], list[Any]]:
 
 
 def intent_key(**changes: Any) -> IntentKey:
-    fields = {"installation": "i", "dag_id": "momentum", "run_id": "run-1", "task_id": "order", "con_id": 756733}
+    fields: dict[str, Any] = {
+        "installation": "i",
+        "dag_id": "momentum",
+        "run_id": "run-1",
+        "task_id": "order",
+        "con_id": 756733,
+    }
     return IntentKey(**(fields | changes))
 
 
@@ -221,7 +227,7 @@ def today() -> date:
 
 def execution(**changes: Any) -> Execution:
     """A fill of 4 SPY at 100.10."""
-    fields = {
+    fields: dict[str, Any] = {
         "exec_id": "0001.01",
         "order_ref": "aip-1",
         "account": "DU1",

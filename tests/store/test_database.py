@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import Family, StoreError, StoreFull
 from airflow_ibkr_plugin.store import engine as engine_module
@@ -126,6 +127,20 @@ def test_check_then_reserve_never_exceeds_the_limit(
         assert Intents(session).reserved_quantity("simulator:ibkr_default", "DU1", 756733) == Decimal(30)
 
 
+def test_what_a_writer_read_is_still_true_when_it_writes(database: Database, race: Race) -> None:
+    put(database, "count", "0")
+
+    def increase(database: Database, number: int) -> None:
+        for _ in range(5):
+            with database.write(serialize="count") as session:
+                row = session.get_one(Meta, "count")
+                row.value = str(int(row.value) + 1)
+
+    assert race(increase, 4) == [None] * 4
+    with database.read() as session:
+        assert session.get_one(Meta, "count").value == "20"
+
+
 @pytest.mark.parametrize("backend", ["postgresql"])  # SQLite has one writer, whatever the name
 def test_other_names_do_not_wait(database: Database) -> None:
     with database.write(serialize="a"), database.write(serialize="b") as session:
@@ -202,27 +217,32 @@ def test_a_full_disk_loses_nothing_stored(database: Database, backend: str, now:
         Alerts(session).enqueue("later", "info", "t", "b", "", "", "", now)
 
 
-def test_a_forked_child_makes_its_own_connections(database: Database, backend: str) -> None:
+def raw(session: Session) -> int:
+    """Identity of the driver's connection, also across a fork."""
+    return id(session.connection().connection.dbapi_connection)
+
+
+def test_a_forked_child_makes_its_own_connections(database: Database) -> None:
     put(database, "parent")
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    who = "SELECT pg_backend_pid()" if backend == "postgresql" else "SELECT 0"
 
     def child() -> None:
         put(database, "child")
         with database.read() as session:
-            answers.put(session.scalar(text(who)))
+            answers.put(raw(session))
         database.dispose()
 
-    with database.read() as session:  # open while the child runs and ends
-        mine = session.scalar(text(who))
+    with database.read() as busy, database.read() as session:
+        idle, used = raw(session), raw(busy)
+        session.close()  # a connection that the child could take from the pool by mistake
         process = context.Process(target=child)
         process.start()
         theirs = answers.get(timeout=60)
         process.join(30)
-        assert session.scalar(text(who)) == mine
+        assert busy.scalar(text("SELECT 1")) == 1
     assert process.exitcode == 0
-    assert backend == "sqlite" or mine != theirs
+    assert theirs not in (idle, used)
     put(database, "parent again")
     assert keys(database) == {"parent", "child", "parent again"}
 

@@ -23,7 +23,8 @@ from airflow_ibkr_plugin.store.models import Base
 def differences(engine: Engine) -> list[Any]:
     options = {"version_table": schema.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
     with engine.connect() as connection:
-        return compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
+        found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
+        return found
 
 
 def test_migrations_make_what_the_models_say(empty_url: str) -> None:

@@ -39,7 +39,7 @@ def test_a_report_replaces_the_one_before(database: Database, order: BrokerOrder
     later = now + timedelta(seconds=1)
     with database.write() as session:
         first = Orders(session).record(SOURCE, "SPY", order, None, now)
-        assert (first.status, first.filled, first.limit_price) == ("Submitted", 0, Decimal("100.25"))
+        assert (first.status, first.filled, first.limit_price) == ("Submitted", Decimal(0), Decimal("100.25"))
         filled = replace(
             order, status="Filled", filled=Decimal(10), remaining=Decimal(0), average_price=Decimal("100.2")
         )

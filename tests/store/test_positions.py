@@ -66,6 +66,8 @@ def test_a_late_commission_reaches_the_cost(
     assert second.average_cost == Decimal("100.35")
     third, _ = book(database, new_execution(), intent, now)  # a repeated report without it takes nothing back
     assert third.average_cost == Decimal("100.35")
+    fourth, _ = book(database, replace(late, commission=Decimal(9)), intent, now)  # the first one stays
+    assert fourth.average_cost == Decimal("100.35")
 
 
 def test_a_commission_in_another_currency_stays_out(
@@ -170,7 +172,7 @@ def test_the_account_is_replaced_and_strategies_stay(
     with database.read() as session:
         positions = Positions(session)
         account = [(p.account, p.symbol, p.quantity) for p in positions.list(SOURCE, "")]
-        assert account == [("DU2", "AAA", 7), ("DU1", "BBB", 5), ("DU1", "CCC", 1)]
+        assert account == [("DU2", "AAA", Decimal(7)), ("DU1", "BBB", Decimal(5)), ("DU1", "CCC", Decimal(1))]
         assert [p.symbol for p in positions.list(strategy="momentum")] == ["SPY"]
         assert len(positions.list()) == 4
         assert positions.list("paper:x") == []
