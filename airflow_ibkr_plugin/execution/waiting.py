@@ -68,21 +68,20 @@ def session_status(spec: GatewaySpec, *, strategy: str) -> Status:
 
 def _alert_human(spec: GatewaySpec, strategy: str, detail: str) -> None:
     from airflow_ibkr_plugin import settings
+    from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
+    from airflow_ibkr_plugin.alerts.outbox import enqueue
     from airflow_ibkr_plugin.alerts.sender import deliver_due
-    from airflow_ibkr_plugin.store.alerts import Alerts
     from airflow_ibkr_plugin.store.database import open_database
 
-    database = open_database()
-    at = datetime.now(UTC)
+    database, at = open_database(), datetime.now(UTC)
+    message = AlertMessage(
+        severity=Severity.CRITICAL,
+        title=f"The broker session of {spec.conn_id} needs a human",
+        summary=detail,
+        done=[f"strategy {strategy} waits; nothing was sent"],
+        next_step=f"Log in to the gateway at {spec.address}.",
+    )
     with database.write() as session:
-        Alerts(session).enqueue(
-            f"needs-human:{spec.conn_id}:{at:%Y-%m-%d}",
-            "critical",
-            f"The broker session of {spec.conn_id} needs a human",
-            f"{detail}\n\nStrategy {strategy} waits. Log in to the gateway at {spec.host}:{spec.port}.",
-            strategy,
-            "",
-            "",
-            at,
-        )
+        key = f"needs-human:{spec.conn_id}:{at:%Y-%m-%d}"
+        enqueue(session, message, dedupe_key=key, strategy=strategy, dag_id="", run_id="", at=at)
     deliver_due(database, settings.load().alert_urls, now=at)

@@ -65,7 +65,9 @@ class OrderOperator(BrokerOperator):
         :raises OrderRejected: the broker refused the order; confirmed with the broker.
         :raises AmbiguousOrder: whether the broker has the order could not be established.
         """
+        from airflow_ibkr_plugin.errors import OrderRejected
         from airflow_ibkr_plugin.trading.instruments import Instrument
+        from airflow_ibkr_plugin.trading.orders import IntentState
         from airflow_ibkr_plugin.trading.signals import Action, Signal
 
         upstream = self.upstream(context, self.signal_task)
@@ -77,6 +79,11 @@ class OrderOperator(BrokerOperator):
         instrument = Instrument.from_dict(upstream["market_data"]["instrument"])
         outcome = self._execute(run, instrument, signal, upstream["signal_id"])
         self.log.info("%s: order %s is %s. %s", signal.symbol, outcome.order_ref, outcome.state, outcome.reason)
+        if outcome.state is IntentState.REJECTED:
+            raise OrderRejected(
+                f"the broker refused order {outcome.order_ref} for {signal.symbol}: {outcome.reason}",
+                remedy="Mend what the broker names; a new run decides anew.",
+            )
         return {"signal_id": upstream["signal_id"], **outcome.to_dict()}
 
     def _execute(self, run: TaskRun, instrument: Instrument, signal: Signal, signal_id: int) -> OrderOutcome:

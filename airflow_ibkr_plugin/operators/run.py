@@ -72,30 +72,36 @@ class FinishRunOperator(IBKROperator):
         from airflow_ibkr_plugin.tracking.records import end_run, log_metrics, set_tags
 
         states = context["ti"].get_task_states(dag_id=run.dag_id, run_ids=[run.run_id]).get(run.run_id, {})
-        bad = sorted(task for task, state in states.items() if state in ("failed", "upstream_failed"))
-        status = "failed" if any(states[task] == "failed" for task in bad) else "success"
+        failed = sorted(task for task, state in states.items() if state == "failed")
+        status = "failed" if failed else "success"
         at = datetime.now(UTC)
         key = (run.dag_id, run.run_id)
         with self.database.write() as session:
             row = Runs(session).finish(run.dag_id, run.run_id, status, at)
             metrics, tags = run_summary(session, run.dag_id, run.run_id)
             log_metrics(session, key, metrics | {"run/duration_s": (at - row.started_at).total_seconds()}, at)
-            set_tags(session, key, tags | {"ibkr.failed_tasks": ", ".join(bad)}, at)
+            set_tags(session, key, tags | {"ibkr.failed_tasks": ", ".join(failed)}, at)
             end_run(session, key, "FAILED" if status == "failed" else "FINISHED", at)
         _drain(self, run)
         self.log.info("run %s ended: %s", run.run_id, status)
-        return {"status": status, "failed": bad}
+        return {"status": status, "failed": failed}
 
 
 def _drain(operator: IBKROperator, run: TaskRun) -> None:
     """Send what waits in the outboxes, this run's first; a server that is down costs a bounded time and no record."""
     from airflow_ibkr_plugin import settings
+    from airflow_ibkr_plugin.alerts.sender import deliver_due
     from airflow_ibkr_plugin.tracking.writer import drain
 
-    uri = settings.load().mlflow_tracking_uri
-    result = drain(operator.database, uri, now=datetime.now(UTC), deadline_seconds=DRAIN_SECONDS)
-    if result.error:
-        operator.log.warning("MLflow took %d records, %d wait: %s", result.sent, result.left, result.error)
+    options, now = settings.load(), datetime.now(UTC)
+    for which in ({"dag_id": run.dag_id, "run_id": run.run_id}, {}):
+        result = drain(operator.database, options.mlflow_tracking_uri, now=now, deadline_seconds=DRAIN_SECONDS, **which)
+        if result.error:
+            operator.log.warning("MLflow took %d records, %d wait: %s", result.sent, result.left, result.error)
+            break
+    alerts = deliver_due(operator.database, options.alert_urls, now=now)
+    if alerts.error:
+        operator.log.warning("%d alerts delivered, %d wait: %s", alerts.delivered, alerts.waiting, alerts.error)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -57,13 +57,13 @@ class BrokerSensor(BaseSensorOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Look once; where that is not enough, give the slot back and wait in the triggerer."""
-        if self.poke(context):
-            return self._record(context)
-        self.defer(
-            trigger=self.trigger(TaskRun.from_context(context).owner),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
-        )
+        if not self.poke(context):
+            self.defer(
+                trigger=self.trigger(TaskRun.from_context(context).owner),
+                method_name="execute_complete",
+                timeout=timedelta(seconds=self.timeout),
+            )
+        return self._record(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """The triggerer has seen what was waited for, or an error that ends the wait."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-CLOCK = "2018-06-13T14:30:00+00:00"  # a Wednesday, an hour into the session
+CLOCK = datetime(2018, 6, 13, 14, 30, tzinfo=UTC)  # a Wednesday, an hour into the session
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +31,7 @@ def gateway(replay: Path) -> Iterator[Any]:
     """A simulated gateway in a session."""
     from airflow_ibkr_plugin.simulator.embedded import start_simulator
 
-    simulator = start_simulator(seed=7, clock=CLOCK, replay=str(replay), account="DU1234567")
+    simulator = start_simulator(seed=7, clock=CLOCK, replay=replay, account="DU1234567")
     yield simulator
     simulator.stop()
 

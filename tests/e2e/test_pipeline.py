@@ -70,6 +70,11 @@ def build(dag_id: str, symbols: str, *, max_notional: int = 1_000_000, wait_for_
     return build_dag(canonical(loaded.workflow.config), origin=f"{dag_id}.yaml")
 
 
+def order_refs(gateway: Any) -> list[str]:
+    """What the broker has, whoever sent it."""
+    return sorted(order["order_ref"] for order in gateway.control("orders")["orders"])
+
+
 def test_a_run_trades_and_leaves_everything_on_record(run_dag: Callable[..., Any], gateway: Any) -> None:
     result = run_dag(build("whole", "[AAPL, XSPX, EUR.USD]"))
     assert result.state == "success", result.tasks
@@ -81,9 +86,7 @@ def test_a_run_trades_and_leaves_everything_on_record(run_dag: Callable[..., Any
         decisions = RiskDecisions(session).for_run("whole", result.run_id)
         charts = {c.symbol: c for c in Charts(session).for_run("whole", result.run_id)}
         snapshot = AccountSnapshots(session).for_run("whole", result.run_id)[-1]
-        waiting = {
-            row.kind for row in TrackingOutbox(session).pending(None, "whole", result.run_id, limit=1000)
-        }
+        waiting = {row.kind for row in TrackingOutbox(session).pending(None, "whole", result.run_id, limit=1000)}
         held = {p.symbol: p.quantity for p in Positions(session).list(strategy="whole") if p.quantity}
     assert (run.state, run.simulated_clock, run.source) == ("success", True, "simulator:ibkr_default")
     assert set(signals) == set(charts) == {"AAPL", "XSPX", "EUR.USD"}
@@ -99,7 +102,7 @@ def test_a_run_trades_and_leaves_everything_on_record(run_dag: Callable[..., Any
     # Nobody answers at MLflow's address: every record waits, none is lost, and trading went on.
     assert waiting >= {"begin", "params", "metrics", "tags", "artifact", "end"}
     # The broker has exactly the orders that the book has.
-    assert sorted(gateway.control({"cmd": "status"})["order_refs"]) == sorted(i.order_ref for i in intents.values())
+    assert order_refs(gateway) == sorted(i.order_ref for i in intents.values())
 
 
 def test_an_unknown_symbol_fails_alone_and_clearly(run_dag: Callable[..., Any]) -> None:
@@ -120,12 +123,12 @@ def test_clearing_the_order_task_sends_nothing_twice(run_dag: Callable[..., Any]
     dag = build("again", "[AAPL, MSFT, IBM, KO]")
     when = datetime(2026, 1, 2, tzinfo=UTC)
     first = run_dag(dag, logical_date=when)
-    refs = gateway.control({"cmd": "status"})["order_refs"]
+    refs = order_refs(gateway)
     assert refs
     second = run_dag(dag, logical_date=when)
     assert second.run_id == first.run_id
     assert second.state == "success"
-    assert gateway.control({"cmd": "status"})["order_refs"] == refs
+    assert order_refs(gateway) == refs
 
 
 def test_risk_denies_and_nothing_is_sent(run_dag: Callable[..., Any], gateway: Any) -> None:
@@ -136,4 +139,4 @@ def test_risk_denies_and_nothing_is_sent(run_dag: Callable[..., Any], gateway: A
         assert not Failures(session).for_run("denied", result.run_id)
     assert intents
     assert {str(i.state) for i in intents} == {"denied"}
-    assert gateway.control({"cmd": "status"})["order_refs"] == []
+    assert order_refs(gateway) == []

@@ -48,7 +48,7 @@ def move_clock_into_session(control_port: int) -> str:
     """Set the simulated clock to the next session's first hour if it stands outside of one; tell what it says."""
     from airflow_ibkr_plugin.trading.market_hours import is_open, next_open
 
-    now = datetime.fromisoformat(_control(control_port, {"cmd": "clock"})["clock"])
+    now = datetime.fromisoformat(_control(control_port, {"cmd": "clock"})["now"])
     if not is_open(None, now, calendar="XNYS"):
         opening = next_open(None, now, calendar="XNYS")
         assert opening is not None, "XNYS always opens again"
@@ -62,7 +62,7 @@ def _control(port: int, command: dict[str, Any]) -> dict[str, Any]:
         connection.sendall(json.dumps(command).encode() + b"\n")
         with connection.makefile() as stream:
             answer: dict[str, Any] = json.loads(stream.readline())
-    if "error" in answer:
+    if not answer["ok"]:
         raise Unfinished(f"the simulated gateway refused {command}: {answer['error']}")
     return answer
 
