@@ -134,7 +134,13 @@ def test_sessions_of_several_threads_do_not_meet(spec: GatewaySpec) -> None:
 
 def test_several_threads_share_a_session(session: BrokerSession) -> None:
     spy, found = session.resolve(SPY), []
-    jobs = (session.positions, session.executions, session.now, lambda: session.resolve(SPY), lambda: session.quote(spy))
+    jobs = (
+        session.positions,
+        session.executions,
+        session.now,
+        lambda: session.resolve(SPY),
+        lambda: session.quote(spy),
+    )
     threads = [threading.Thread(target=lambda job=job: found.append(job())) for job in jobs * 3]
     for thread in threads:
         thread.start()
