@@ -26,7 +26,7 @@ CLOCK = "2026-03-02T15:00:00+00:00"
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Any]:
-    simulator = start_simulator(seed=7, clock=CLOCK, account="DU1234567")
+    simulator = start_simulator(seed=7, clock=datetime.fromisoformat(CLOCK), account="DU1234567")
     yield simulator
     simulator.stop()
 
@@ -49,7 +49,8 @@ def finish(worker: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def orders(gateway: Any, order_ref: str) -> list[Any]:
-    return [order for order in gateway.status()["orders"] if order["order_ref"] == order_ref]
+    found: list[Any] = gateway.control("orders", order_ref=order_ref)["orders"]
+    return found
 
 
 def booked(database: Database) -> Decimal:

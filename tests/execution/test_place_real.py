@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -32,7 +33,7 @@ CLOCK = "2026-03-02T15:00:00+00:00"  # a Monday, half an hour into the session
 
 @pytest.fixture
 def gateway() -> Iterator[Any]:
-    simulator = start_simulator(seed=7, clock=CLOCK, account=ACCOUNT)
+    simulator = start_simulator(seed=7, clock=datetime.fromisoformat(CLOCK), account=ACCOUNT)
     yield simulator
     simulator.stop()
 
@@ -73,7 +74,8 @@ def request_on(session: BrokerSession, **changes: Any) -> OrderRequest:
 
 
 def at_broker(gateway: Any, request: OrderRequest) -> list[Any]:
-    return [o for o in gateway.status()["orders"] if o["order_ref"] == request.key.order_ref]
+    found: list[Any] = gateway.control("orders", order_ref=request.key.order_ref)["orders"]
+    return found
 
 
 def away_from_market(session: BrokerSession, request: OrderRequest) -> OrderTicket:
@@ -149,7 +151,7 @@ def test_the_connection_dropped_after_the_order_was_accepted(
 ) -> None:
     with leased_session(spec, database, owner="first") as session:
         request = request_on(session)
-        gateway.control("fault", "drop_after_accept", 1)
+        gateway.control("drop_after_accept")
         with pytest.raises(BrokerError) as raised:
             execute(session, database, request, owner="t")
         assert raised.value.family.startswith("retry")
@@ -170,7 +172,7 @@ def test_a_lost_order_is_sent_once_more(
     monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.5)
     with leased_session(spec, database, owner="first") as session:
         request = request_on(session)
-        gateway.control("fault", "lose_next_order", 1)
+        gateway.control("lose_next_order")
         with pytest.raises(BrokerError):
             execute(session, database, request, owner="t")
     assert not at_broker(gateway, request)
@@ -189,10 +191,10 @@ def test_a_lost_order_of_yesterday_needs_a_human(
     monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.5)
     with leased_session(spec, database, owner="first") as session:
         request = request_on(session)
-        gateway.control("fault", "lose_next_order", 1)
+        gateway.control("lose_next_order")
         with pytest.raises(BrokerError):
             execute(session, database, request, owner="t")
-    gateway.control("clock", "advance", 24 * 3600)
+    gateway.control("clock", advance=24 * 3600)
     with leased_session(spec, database, owner="second") as session, pytest.raises(AmbiguousOrder):
         execute(session, database, request, owner="t")
     assert not at_broker(gateway, request)
@@ -241,6 +243,6 @@ def test_a_simulated_gateway_never_runs_live(broker: BrokerSession, gateway: Any
 
 
 def test_after_the_close_trading_hours_deny(broker: BrokerSession, gateway: Any, database: Database) -> None:
-    gateway.control("clock", "advance", 8 * 3600)
+    gateway.control("clock", advance=8 * 3600)
     outcome = execute(broker, database, request_on(broker), owner="t")
     assert (outcome.state, outcome.reason) == (IntentState.DENIED, "trading_hours: the market is closed")
