@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_ibkr_plugin.broker import library
-from airflow_ibkr_plugin.broker.journal import Journal
+from airflow_ibkr_plugin.broker.journal import Journal, QuoteTicks
 from airflow_ibkr_plugin.broker.loop import PrivateLoop
 from airflow_ibkr_plugin.errors import OrderRejected, PacingViolation, SessionInvalid
 from airflow_ibkr_plugin.trading.orders import Side
@@ -150,3 +150,17 @@ def test_an_error_reaches_the_request_it_names(feed: Feed) -> None:
     assert not other
     assert idless.code == 321
     assert not isinstance(idless, OrderRejected)
+
+
+def test_ticks_of_a_quote(feed: Feed) -> None:
+    journal = feed()
+    live, delayed, frozen = QuoteTicks(), QuoteTicks(), QuoteTicks()
+    journal.quotes = {1: live, 2: delayed, 3: frozen}
+
+    feed("58|1|1|1|", "1|6|1|1|10.25|100|0|", "1|6|1|2|10.27|100|0|", "1|6|1|4|-1|0|0|")  # -1: no last price
+    feed("58|1|2|3|", "1|6|2|66|10.25|100|0|", "1|6|2|67|10.27|100|0|")
+    feed("58|1|3|2|", "1|6|3|1|10.25|100|0|", "1|6|99|1|11.11|100|0|")
+
+    assert (live.prices, live.delayed) == ({"bid": Decimal("10.25"), "ask": Decimal("10.27")}, False)
+    assert (delayed.prices, delayed.delayed) == (live.prices, True)
+    assert (frozen.prices, frozen.delayed) == ({"bid": Decimal("10.25")}, True)

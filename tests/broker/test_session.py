@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -9,7 +10,14 @@ import pytest
 
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
-from airflow_ibkr_plugin.errors import AmbiguousContract, GatewayUnavailable, NoMarketData, UnknownContract
+from airflow_ibkr_plugin.errors import (
+    AmbiguousContract,
+    BrokerTimeout,
+    GatewayUnavailable,
+    NoMarketData,
+    SessionInvalid,
+    UnknownContract,
+)
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 
@@ -179,3 +187,25 @@ def test_a_gateway_that_goes_away(own_simulator: SimulatorHandle, own_spec: Gate
             session.positions()
         with pytest.raises(GatewayUnavailable):
             session.next_order_id()
+
+
+def test_a_request_without_an_answer_times_out_alone(spec: GatewaySpec, simulator: SimulatorHandle) -> None:
+    with BrokerSession.open(replace(spec, timeout=0.3), client_id=13) as hasty:
+        simulator.control("mute", messages=["contractDetailsEnd"])
+        try:
+            with pytest.raises(BrokerTimeout, match="SPY"):
+                hasty.resolve(SPY)
+        finally:
+            simulator.control("mute", messages=[])
+        assert hasty.resolve(SPY).con_id == 756733
+
+
+def test_silence_of_a_gateway_that_lost_ibkr_says_why(spec: GatewaySpec, simulator: SimulatorHandle) -> None:
+    with BrokerSession.open(replace(spec, timeout=0.3), client_id=13) as hasty:
+        simulator.control("mute", messages=["positionEnd"])
+        try:
+            simulator.control("error", client=13, id=-1, code=1100, message="Connectivity has been lost.")
+            with pytest.raises(SessionInvalid, match="1100"):
+                hasty.positions()
+        finally:
+            simulator.control("mute", messages=[])
