@@ -18,7 +18,14 @@ from airflow_ibkr_plugin.broker import library as libraries
 from airflow_ibkr_plugin.broker.accounts import check_money, choose_account, source_of
 from airflow_ibkr_plugin.broker.journal import Journal
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
-from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, ConfigError, GatewayUnavailable, SessionInvalid
+from airflow_ibkr_plugin.errors import (
+    BrokerError,
+    BrokerTimeout,
+    ConfigError,
+    GatewayUnavailable,
+    OrderRejected,
+    SessionInvalid,
+)
 
 # From this server version on, execution times carry their zone. Source: reference/tws-protocol.md.
 _ZONED_EXECUTIONS = 174
@@ -195,7 +202,9 @@ class Gateway:
                 raise self._lost() from error
             except BrokerError as error:
                 self._unanswered.remove(request)
-                raise type(error)(f"{about}: {error.message}", remedy=error.remedy, code=error.code) from None
+                # A question that was refused must never read as an order that was.
+                kind = BrokerError if isinstance(error, OrderRejected) else type(error)
+                raise kind(f"{about}: {error.message}", remedy=error.remedy, code=error.code) from None
             finally:
                 del self.journal.requests[request]
 

@@ -19,8 +19,10 @@ def frame(text: str) -> bytes:
 
 
 @contextmanager
-def listener(*, after_hello: str = "", after_start: tuple[str, ...] = (), hang_up: bool = False) -> Iterator[int]:
-    """Accept one client; answer its hello and its startApi with these texts, then hang up or stay silent."""
+def listener(
+    *, after_hello: str = "", after_start: tuple[str, ...] = (), then: str = "", hang_up: bool = False
+) -> Iterator[int]:
+    """Accept one client; answer its hello, its startApi and its next request, then hang up or stay silent."""
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -35,6 +37,9 @@ def listener(*, after_hello: str = "", after_start: tuple[str, ...] = (), hang_u
                     connection.recv(4096)
                 for text in after_start:
                     connection.sendall(frame(text))
+                if then:
+                    connection.recv(4096)
+                    connection.sendall(frame(then))
                 if not hang_up:
                     ended.wait()
 
@@ -117,3 +122,12 @@ def test_no_thread_stays_behind_a_refused_connection() -> None:
     with listener(hang_up=True) as port:
         refusal(port)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ibkr-")]
+
+
+def test_a_refused_question_never_reads_as_a_refused_order() -> None:
+    refused = "4\x002\x00-1\x00201\x00Order rejected\0\0"
+    after = ("15\x001\x00DU1234567\0", "9\x001\x001\0")
+    with listener(after_hello=GREETING, after_start=after, then=refused) as port:
+        error = refusal(port)
+    assert type(error) is BrokerError
+    assert error.code == 201
