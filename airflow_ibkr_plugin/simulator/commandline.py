@@ -96,4 +96,7 @@ async def _serve(options: Options) -> int:
         task.cancel()
     if not simulator.stopped.is_set():
         await simulator.stop()
-    return EXIT_FAILED if simulator.failure is not None else 0
+    if simulator.failure is not None:
+        print(f"error: {simulator.failure}", file=sys.stderr)  # noqa: T201  (this is the command's output)
+        return EXIT_FAILED
+    return 0

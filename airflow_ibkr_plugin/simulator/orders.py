@@ -81,7 +81,7 @@ class Execution:
     """One fill.
 
     :param time: epoch seconds. :param commission: in `commission_currency`.
-    :param realized: profit of what it closed, after commission, in the instrument's currency; None if it closed nothing.
+    :param realized: profit of what it closed, after commission, in the instrument's currency; None: it closed nothing.
     """
 
     exec_id: str

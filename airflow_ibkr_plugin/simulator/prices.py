@@ -6,7 +6,9 @@ second is a deterministic path that starts at the open, ends at the close, and t
 
 from __future__ import annotations
 
+import itertools
 import math
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -123,11 +125,12 @@ class SyntheticDays:
 
 
 class Market:
-    """The prices of all instruments."""
+    """The prices of all instruments. History is cut from them in another thread than fills are."""
 
     def __init__(self) -> None:
         self._days: dict[int, Days] = {}
         self._paths: OrderedDict[tuple[int, date, str], Path] = OrderedDict()
+        self._lock = threading.Lock()
 
     def add(self, instrument: Instrument, days: Days) -> None:
         """Price an instrument by those days."""
@@ -184,9 +187,10 @@ class Market:
 
     def _part(self, instrument: Instrument, session: Session, part: str) -> Path:
         key = (instrument.con_id, session.day, part)
-        if key in self._paths:
-            self._paths.move_to_end(key)
-            return self._paths[key]
+        with self._lock:
+            if key in self._paths:
+                self._paths.move_to_end(key)
+                return self._paths[key]
         bar = self.day_bar(instrument, session.day)
         if bar is None:
             return np.empty(0)
@@ -200,9 +204,10 @@ class Market:
             )
             path = _bridge(price, price, length, 0.1 * (bar.high - bar.low), random)
             path = _on_grid(path, bar, float(instrument.min_tick))
-        self._paths[key] = path
-        if len(self._paths) > _KEPT_PATHS:
-            self._paths.popitem(last=False)
+        with self._lock:
+            self._paths[key] = path
+            if len(self._paths) > _KEPT_PATHS:
+                self._paths.popitem(last=False)
         return path
 
 
@@ -245,7 +250,7 @@ def _walk_within(bar: DayBar, length: int, tick: float, random: np.random.Random
     ]
     path = np.empty(length)
     width = _WANDER * (bar.high - bar.low)
-    for (start, from_price), (end, to_price) in zip(anchors, anchors[1:], strict=False):
+    for (start, from_price), (end, to_price) in itertools.pairwise(anchors):
         part = math.sqrt((end - start) / length)
         path[start : end + 1] = _bridge(from_price, to_price, end - start + 1, width * part, random)
     path = _on_grid(path, bar, tick)
@@ -256,10 +261,11 @@ def _walk_within(bar: DayBar, length: int, tick: float, random: np.random.Random
 
 def _bridge(start: float, end: float, length: int, width: float, random: np.random.RandomState) -> Path:
     """A random path from start to end whose middle strays by about `width`."""
-    steps = np.cumsum(random.standard_normal(length))
-    line = np.linspace(0.0, 1.0, length)
-    loose = steps - steps[0] - line * (steps[-1] - steps[0])
-    return start + line * (end - start) + loose * (2 * width / math.sqrt(length))
+    steps: Path = np.cumsum(random.standard_normal(length))
+    line: Path = np.linspace(0.0, 1.0, length)
+    loose: Path = steps - steps[0] - line * (steps[-1] - steps[0])
+    path: Path = start + line * (end - start) + loose * (2 * width / math.sqrt(length))
+    return path
 
 
 def _on_grid(path: Path, bar: DayBar, tick: float) -> Path:

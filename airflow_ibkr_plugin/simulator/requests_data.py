@@ -109,9 +109,32 @@ def historical_data(session: Session, values: dict[str, Any]) -> None:
         query = history.parse_query(values, gateway.clock.time())
         if instrument.is_forex and query.what in ("TRADES", "ADJUSTED_LAST"):
             raise Refusal(162, f"{_HMDS}No historical market data for {instrument.symbol}/CASH@IDEALPRO Last")
-        made = history.bars(gateway.market, instrument, query)
     except history.BadRequest as error:
         raise invalid(str(error)) from None
+    session.simulator.in_background(
+        session,
+        lambda: _bars(session, instrument, query),
+        lambda made: _send_bars(session, values, instrument, query, made),
+        values,
+    )
+
+
+def _bars(session: Session, instrument: Instrument, query: history.Query) -> list[history.Bar] | history.BadRequest:
+    try:
+        return history.bars(session.gateway.market, instrument, query)
+    except history.BadRequest as error:
+        return error
+
+
+def _send_bars(
+    session: Session,
+    values: dict[str, Any],
+    instrument: Instrument,
+    query: history.Query,
+    made: list[history.Bar] | history.BadRequest,
+) -> None:
+    if isinstance(made, history.BadRequest):
+        raise invalid(str(made))
     if not made:
         raise Refusal(
             162, f"{_HMDS}HMDS query returned no data: {instrument.symbol}@{instrument.exchange} {query.what}"

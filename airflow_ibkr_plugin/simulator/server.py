@@ -7,9 +7,11 @@ import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
-from airflow_ibkr_plugin.errors import ConfigError, StoreError
+from airflow_ibkr_plugin.errors import BrokerError, ConfigError, IBKRPluginError, StoreError
 from airflow_ibkr_plugin.simulator import requests_account, requests_data, requests_orders
 from airflow_ibkr_plugin.simulator.control import Control
 from airflow_ibkr_plugin.simulator.desk import Desk
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 MAX_CLIENTS = 32
 _TICK_SECONDS = 0.25
 _TICKS_PER_QUOTE = 4
+
+T = TypeVar("T")
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 HANDLERS: dict[str, Handler] = requests_data.HANDLERS | requests_orders.HANDLERS | requests_account.HANDLERS
 
@@ -49,12 +54,15 @@ class Simulator:
         self.port = options.port
         self.control_port: int | None = None
         self.ibc_port: int | None = None
-        self.stalled = 0.0
+        self._stall = 0.0
+        self._beat = time.monotonic()
         self.stopped = asyncio.Event()
         self.stop_wanted = False
-        self.failure: StoreError | None = None
+        self.failure: IBKRPluginError | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._sessions: set[Session] = set()
         self._clients: dict[int, Session] = {}
+        self._worker = ThreadPoolExecutor(1, "simulated-history")
         self._api: asyncio.Server | None = None
         self._others: list[asyncio.Server] = []
         self._ticker: asyncio.Task[None] | None = None
@@ -78,6 +86,7 @@ class Simulator:
             await self.stop()
             raise
         self._ticker = asyncio.create_task(self._run())
+        self._ticker.add_done_callback(self._ended)
 
     async def stop(self) -> None:
         """Close all connections and ports, and the state."""
@@ -88,6 +97,7 @@ class Simulator:
                 server.close()
         self.drop("the simulator stops")
         self._api, self._others = None, []
+        self._worker.shutdown(wait=False, cancel_futures=True)
         if self.gateway.store is not None and self.failure is None:
             self.gateway.store.close()
         # One turn of the loop, in which the transports close.
@@ -122,6 +132,14 @@ class Simulator:
             session.close(reason)
         return len(dropped)
 
+    @property
+    def stalled(self) -> float:
+        """Seconds for which this process did not get to read its sockets just before."""
+        return max(self._stall, self._late())
+
+    def _late(self) -> float:
+        return max(time.monotonic() - self._beat - 2 * _TICK_SECONDS, 0.0)
+
     # --- sessions --------------------------------------------------------------------------------
 
     @property
@@ -152,6 +170,19 @@ class Simulator:
         self._clients[client_id] = session
         return None
 
+    def in_background(
+        self, session: Session, work: Callable[[], T], answer: Callable[[T], None], values: dict[str, Any]
+    ) -> None:
+        """Do slow work in a thread, then answer the session with its result, unless it has gone."""
+
+        def finish(future: asyncio.Future[T]) -> None:
+            if session not in self._sessions or future.cancelled():
+                return
+            session.answer(lambda: answer(future.result()), values)
+            self.flush()
+
+        asyncio.get_running_loop().run_in_executor(self._worker, work).add_done_callback(finish)
+
     def flush(self) -> None:
         """Make what has happened durable, then let the clients know."""
         for session in list(self._clients.values()):
@@ -159,7 +190,12 @@ class Simulator:
         try:
             self.gateway.commit()
         except sqlite3.Error as error:
-            self._fail(error)
+            self._fail(
+                StoreError(
+                    f"The state file {self.options.state} cannot be written: {error}.",
+                    remedy="Free some space, then start the simulator again; what was acknowledged is in the file.",
+                )
+            )
             return
         for session in list(self._sessions):
             session.flush()
@@ -201,7 +237,7 @@ class Simulator:
             raise _port_error(error, "API", self.options.host, self.port) from error
         self.port = self._api.sockets[0].getsockname()[1]
 
-    async def _listen(self, serve: Callable[..., object], name: str, port: int) -> int:
+    async def _listen(self, serve: Serve, name: str, port: int) -> int:
         try:
             server = await asyncio.start_server(serve, "127.0.0.1", port)
         except OSError as error:
@@ -211,31 +247,32 @@ class Simulator:
 
     async def _run(self) -> None:
         ticks = 0
-        last = time.monotonic()
+        self._beat = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             ticks += 1
-            now = time.monotonic()
-            self.stalled = max(now - last - 2 * _TICK_SECONDS, 0.0)
-            last = now
+            self._stall = self._late()
+            self._beat = time.monotonic()
             self.desk.step()
             if ticks % _TICKS_PER_QUOTE == 0:
                 for session in list(self._clients.values()):
                     session.subscriptions.tick()
             self.flush()
 
-    def _fail(self, error: sqlite3.Error) -> None:
-        """Nothing may be acknowledged that is not on disk: end."""
+    def _ended(self, ticker: asyncio.Task[None]) -> None:
+        if not ticker.cancelled() and (error := ticker.exception()) is not None:
+            log.error("the market has stopped", exc_info=error)
+            self._fail(BrokerError(f"The market has stopped: {error!r}.", remedy="Report this as a defect."))
+
+    def _fail(self, failure: IBKRPluginError) -> None:
+        """Nothing may be acknowledged any more: end."""
         if self.failure is not None:
             return
-        self.failure = StoreError(
-            f"The state file {self.options.state} cannot be written: {error}.",
-            remedy="Free some space, then start the simulator again; what was acknowledged is in the file.",
-        )
-        log.error("%s", self.failure)
+        self.failure = failure
+        log.error("%s", failure)
         for session in list(self._sessions):
-            session.close("the state cannot be written", abort=True)
-        asyncio.get_running_loop().create_task(self.stop())
+            session.close(failure.message, abort=True)
+        self._stopping = asyncio.get_running_loop().create_task(self.stop())
 
 
 def _port_error(error: OSError, name: str, host: str, port: int) -> ConfigError:

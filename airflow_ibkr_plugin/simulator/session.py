@@ -102,6 +102,13 @@ class Session(asyncio.Protocol):
         """Send an error or notice; `request` is a request or order id, -1 for none."""
         self.send(out.ERROR, id=request, code=code, message=text)
 
+    def answer(self, handle: Callable[[], None], values: dict[str, Any]) -> None:
+        """Handle a request; a refusal goes to its id."""
+        try:
+            handle()
+        except Refusal as refusal:
+            self.error(values.get("reqId", values.get("orderId", -1)), refusal.code, refusal.message)
+
     def flush(self) -> None:
         """Hand what was sent to the socket."""
         if self._transport is None or not self._unsent:
@@ -171,10 +178,7 @@ class Session(asyncio.Protocol):
             self.error(_request_id(message, wire), 320, f"Error reading request:{error}")
             return
         log.debug("client %s: %s", self.client_id, message.name)
-        try:
-            self._handlers[message.name](self, values)
-        except Refusal as refusal:
-            self.error(values.get("reqId", values.get("orderId", -1)), refusal.code, refusal.message)
+        self.answer(lambda: self._handlers[message.name](self, values), values)
 
     def _not_served(self, number: int, wire: list[str]) -> None:
         if number not in NOT_SERVED:

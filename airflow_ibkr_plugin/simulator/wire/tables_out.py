@@ -8,7 +8,10 @@ from __future__ import annotations
 from airflow_ibkr_plugin.simulator.wire.fields import Repeat, fields, table
 
 #: Contract fields as most server messages carry them (no primaryExchange).
-CONTRACT11 = "conId:int symbol secType lastTradeDate= strike:float=0 right= multiplier= exchange currency localSymbol tradingClass"
+CONTRACT11 = (
+    "conId:int symbol secType lastTradeDate= strike:float=0 right= multiplier= exchange currency localSymbol"
+    " tradingClass"
+)
 EXECUTION_CONTRACT = CONTRACT11.replace("strike:float=0", "strike:float=0.0")
 
 TICK_PRICE = table(1, "tickPrice", "version=6 reqId:int tickType:int price:float size:dec= attributes:int=0")
