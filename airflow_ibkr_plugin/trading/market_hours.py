@@ -1,218 +1,214 @@
-"""When a market is open: IBKR's hours of the contract where they are given, else an exchange calendar.
+"""Whether the market of an instrument is open, and when it opens next.
 
-Calendars are named as `exchange_calendars` (XNYS, XLON, ...) or, where that lacks or misses one (CME's daily break),
-as `pandas_market_calendars` (CME_Equity, ...) names them; `FOREX` is IBKR's own week for currencies.
+IBKR's own hours of the contract decide for the days that they cover; the calendar of its exchange for all others.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
-from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.errors import BrokerError
+from airflow_ibkr_plugin.trading.calendars import FOREX, Session, sessions
+from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
 
-if TYPE_CHECKING:
-    from airflow_ibkr_plugin.trading.instruments import Instrument
+__all__ = ["Session", "default_calendar", "is_open", "next_open", "sessions"]
 
-FOREX = "FOREX"
-_NEW_YORK = ZoneInfo("America/New_York")
-# IDEALPRO's week, Sunday 17:15 to Friday 17:00 New York, with a quarter of an hour's pause each day at 17:00.
-# Source: IBKR, "Trading hours", IDEALPRO.
-_FOREX_OPEN, _FOREX_CLOSE = time(17, 15), time(17, 0)
-
-# Where an instrument is listed or routed to -> the calendar of that market.
-_CALENDARS = {
-    **dict.fromkeys(("NYSE", "NASDAQ", "ARCA", "AMEX", "BATS", "ISLAND", "IEX", "REPLAY"), "XNYS"),
-    "IDEALPRO": FOREX,
-    "LSE": "XLON",
-    "LSEETF": "XLON",
-    "IBIS": "XETR",
+# IBKR's exchange names -> the calendar that they keep. Source: IBKR, "Exchange Listings"; MIC codes of ISO 10383.
+_CALENDARS: Mapping[str, str] = {
+    **dict.fromkeys(("NYSE", "NASDAQ", "ISLAND", "ARCA", "AMEX", "BATS", "IEX", "PINK"), "XNYS"),
+    "REPLAY": "XNYS",  # the simulated gateway's replay of recorded US sessions
+    **dict.fromkeys(("IDEALPRO", "FXCONV"), FOREX),
+    **dict.fromkeys(("TSE", "VENTURE"), "XTSE"),
+    **dict.fromkeys(("LSE", "LSEETF"), "XLON"),
+    **dict.fromkeys(("IBIS", "IBIS2"), "XETR"),
+    "FWB": "XFRA",
     "SBF": "XPAR",
     "AEB": "XAMS",
+    "ENEXT.BE": "XBRU",
+    "EBS": "XSWX",
+    "BVME": "XMIL",
+    "BM": "XMAD",
+    "SFB": "XSTO",
+    "CPH": "XCSE",
+    "HEX": "XHEL",
+    "OSE": "XOSL",
+    "VSE": "XWBO",
     "TSEJ": "XTKS",
     "SEHK": "XHKG",
-    "TSE": "XTSE",
+    "SGX": "XSES",
+    "KSE": "XKRX",
     "ASX": "XASX",
+    "CME": "CMES",
 }
-_FIRST_DAY = date(1990, 1, 1)
+# IBKR's short names that the time zone database lacks, or has as a fixed offset without DST.
+_ZONES: Mapping[str, str] = {
+    "EST": "America/New_York",
+    "CST": "America/Chicago",
+    "MST": "America/Denver",
+    "PST": "America/Los_Angeles",
+    "BST": "Europe/London",
+    "CEST": "Europe/Paris",
+    "JST": "Asia/Tokyo",
+    "HKT": "Asia/Hong_Kong",
+    "AET": "Australia/Sydney",
+}
+# Longer than any closure since 1990: Shanghai and Hong Kong stay closed up to ten days.
+_HORIZON = timedelta(days=14)
+_DAY = timedelta(days=1)
+_RANGE = re.compile(r"(?:(\d{8}):)?(\d{4})-(?:(\d{8}):)?(\d{4})")
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
-class Session:
-    """One trading session: its date as the exchange names it, and its ends, aware UTC; the close is not in it."""
-
-    date: date
-    open: datetime
-    close: datetime
-
-
-def default_calendar(instrument: Instrument) -> str:
-    """The calendar of the instrument's market; '' where it is not known."""
+def default_calendar(instrument: InstrumentSpec) -> str:
+    """Name of the exchange calendar of an instrument, by its listing exchange; '' if it is not known."""
     return _CALENDARS.get(instrument.primary_exchange) or _CALENDARS.get(instrument.exchange, "")
 
 
 def is_open(instrument: Instrument | None, at: datetime, *, calendar: str = "") -> bool | None:
-    """Whether the market is open at a time. None where that cannot be told: neither hours nor a calendar.
+    """Whether the regular (liquid) market is open at a moment; None if it cannot be told: no hours and no calendar.
 
-    The contract's own liquidHours decide for the days that they cover; then the named calendar; then the one of the
-    instrument's market.
-
-    :param at: aware; market decisions use the broker's clock.
-    :raises ConfigError: there is no calendar of that name, or it does not reach that far.
+    :param at: aware; for a decision to trade, the broker's clock.
+    :param calendar: exchange calendar for what IBKR's hours do not cover; '' for that of the instrument's exchange.
+    :raises ConfigError: nobody knows the calendar, or it does not reach that far.
+    :raises BrokerError: the instrument's hours cannot be read.
     """
-    if instrument is not None and (hours := _hours(instrument)) and hours.covers(at):
-        return any(start <= at < end for start, end in hours.windows)
-    name = calendar or (default_calendar(instrument) if instrument is not None else "")
-    if not name:
+    hours = _broker_hours(instrument)
+    if hours and hours.covers(at):
+        return any(start <= at < end for start, end in hours.open)
+    if not (name := _calendar_name(instrument, calendar)):
         return None
-    day = at.astimezone(UTC).date()
-    return any(s.open <= at < s.close for s in sessions(day - timedelta(days=2), day + timedelta(days=2), name))
+    return any(start <= at < end for start, end in _calendar_intervals(at - _DAY, at + _DAY, name))
 
 
 def next_open(instrument: Instrument | None, at: datetime, *, calendar: str = "") -> datetime | None:
-    """The first opening after a time, aware UTC; None where that cannot be told.
+    """The first moment after `at` at which the market opens (again, after a break); aware UTC.
 
-    :raises ConfigError: see :func:`is_open`.
+    None if it cannot be told. Parameters and errors as in :func:`is_open`.
     """
-    hours = _hours(instrument) if instrument is not None else None
-    if hours and hours.covers(at) and (later := [start for start, _ in hours.windows if start > at]):
-        return later[0]
-    name = calendar or (default_calendar(instrument) if instrument is not None else "")
-    if not name:
-        return None
-    day = at.astimezone(UTC).date()
-    # No market closes for longer than this; China's golden weeks come nearest.
-    coming = sessions(day - timedelta(days=2), day + timedelta(days=21), name)
-    return next((session.open for session in coming if session.open > at), None)
+    hours = _broker_hours(instrument)
+    known = [start for start, _ in hours.open if start > at] if hours else []
+    if name := _calendar_name(instrument, calendar):
+        # What IBKR covers is IBKR's to say. It covers some days in one piece, so its next opening, if it is there
+        # and the calendar has none before it, is the next one.
+        until = min(known, default=at + _HORIZON)
+        known += [
+            start
+            for start, _ in _calendar_intervals(at, until, name)
+            if start > at and not (hours and hours.covers(start))
+        ]
+    return min(known, default=None)
 
 
-def sessions(start: date, end: date, calendar: str) -> list[Session]:
-    """The sessions dated from `start` to `end`, both included, oldest first. A midday break is part of its session.
-
-    :raises ConfigError: there is no calendar of that name, or it does not reach that far.
-    """
-    if calendar == FOREX:
-        return list(_forex_sessions(start, end))
-    return _calendar(calendar).between(start, end)
+def _calendar_name(instrument: Instrument | None, calendar: str) -> str:
+    return calendar or (default_calendar(instrument) if instrument else "")
 
 
-class _Calendar:
-    """A third-party calendar, its sessions computed once a process."""
-
-    def __init__(self, name: str, found: list[Session]) -> None:
-        self._name = name
-        self._sessions = found
-        self._dates = [session.date for session in found]
-
-    def between(self, start: date, end: date) -> list[Session]:
-        # Two weeks of grace: an exchange's last computed session may well be a holiday's eve.
-        if start < _FIRST_DAY or end > self._dates[-1] + timedelta(days=14):
-            raise ConfigError(
-                f"calendar {self._name} is known from {_FIRST_DAY} to {self._dates[-1]}, not from {start} to {end}.",
-                remedy="Ask for less history, or update exchange-calendars.",
-            )
-        first = bisect_right(self._dates, start - timedelta(days=1))
-        return self._sessions[first : bisect_right(self._dates, end)]
+def _calendar_intervals(start: datetime, end: datetime, calendar: str) -> Iterator[tuple[datetime, datetime]]:
+    # A session may begin on the day before its date, and a date in UTC may be the next one at the exchange.
+    for session in sessions(start.astimezone(UTC).date() - _DAY, end.astimezone(UTC).date() + _DAY, calendar):
+        yield from session.intervals()
 
 
-@cache
-def _calendar(name: str) -> _Calendar:
-    import exchange_calendars
-    import pandas_market_calendars
-
-    if name in exchange_calendars.get_calendar_names():
-        found = exchange_calendars.get_calendar(name)
-        if found.first_session.date() > _FIRST_DAY:
-            found = exchange_calendars.get_calendar(name, start=max(_FIRST_DAY, _bound(found)))
-        return _Calendar(name, _rows(found.schedule[["open", "close"]]))
-    if name in pandas_market_calendars.get_calendar_names():
-        last = datetime.now(UTC).date() + timedelta(days=365)
-        schedule = pandas_market_calendars.get_calendar(name).schedule(_FIRST_DAY, last)
-        return _Calendar(name, _rows(schedule[["market_open", "market_close"]]))
-    raise ConfigError(
-        f"there is no exchange calendar {name!r}.",
-        remedy="Use a name of exchange_calendars such as XNYS, of pandas_market_calendars, or FOREX.",
-    )
-
-
-def _bound(calendar: Any) -> date:
-    earliest = calendar.bound_min()
-    return _FIRST_DAY if earliest is None else earliest.date()
-
-
-def _rows(schedule: Any) -> list[Session]:
-    return [
-        Session(date=day.date(), open=opened.to_pydatetime(), close=closed.to_pydatetime())
-        for day, opened, closed in schedule.itertuples()
-    ]
-
-
-def _forex_sessions(start: date, end: date) -> Iterator[Session]:
-    """Monday's session begins on Sunday; each is named by the day it ends on."""
-    for number in range((end - start).days + 1):
-        day = start + timedelta(days=number)
-        if day.weekday() < 5:
-            opened = datetime.combine(day - timedelta(days=1), _FOREX_OPEN, _NEW_YORK)
-            closed = datetime.combine(day, _FOREX_CLOSE, _NEW_YORK)
-            yield Session(date=day, open=opened.astimezone(UTC), close=closed.astimezone(UTC))
-
-
-# --- IBKR's hours of a contract ---------------------------------------------------------------------
-
-_CLOSED = re.compile(r"(\d{8}):CLOSED")
-_SEGMENT = re.compile(r"(\d{8}):(\d{4})-(?:(\d{8}):)?(\d{4})")
+# --- IBKR's text ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Hours:
-    """Windows of aware UTC times, oldest first, and the span in which they are complete."""
+class _BrokerHours:
+    """IBKR's hours as moments: when it is open, and for which stretches of time the text speaks at all."""
 
-    windows: tuple[tuple[datetime, datetime], ...]
-    since: datetime
-    until: datetime
+    open: tuple[tuple[datetime, datetime], ...]
+    covered: tuple[tuple[datetime, datetime], ...]
 
     def covers(self, at: datetime) -> bool:
-        return self.since <= at < self.until
+        return any(start <= at < end for start, end in self.covered)
 
 
-def _hours(instrument: Instrument) -> _Hours | None:
-    return parse_hours(instrument.liquid_hours, instrument.time_zone) if instrument.liquid_hours else None
+def _broker_hours(instrument: Instrument | None) -> _BrokerHours | None:
+    text = (instrument.liquid_hours or instrument.trading_hours) if instrument else ""
+    return parse_hours(text, instrument.time_zone) if instrument and text else None
 
 
-@cache
-def parse_hours(text: str, time_zone: str) -> _Hours:
-    """Read IBKR's `20261120:0930-20261120:1600;20261121:CLOSED`, also the older `20261120:0930-1600,1700-1800`.
+@lru_cache(maxsize=256)
+def parse_hours(text: str, time_zone: str) -> _BrokerHours:
+    """Read IBKR's liquidHours or tradingHours.
 
-    :raises ConfigError: it is of neither form, or the zone is unknown.
+    `20261120:0930-20261120:1600;20261121:CLOSED`, several ranges of a day joined by commas; before TWS 970 without the
+    end date (`20170623:1715-1700`), where a range that ends before it starts opens on the evening before its date.
+
+    A day is covered from midnight to midnight of the exchange; an overnight session covers itself, and between two
+    sessions on days that follow each other the market is covered as closed.
+
+    :param time_zone: IBKR's timeZoneId: an IANA name, or a short one such as `EST`, perhaps followed by a comment.
+    :raises BrokerError: the text or the zone cannot be read.
     """
+    zone = _zone(time_zone)
+    opened: list[tuple[datetime, datetime]] = []
+    covered: list[tuple[datetime, datetime]] = []
+    for segment in filter(None, (part.strip() for part in text.split(";"))):
+        label, _, rest = segment.partition(":")
+        if rest.upper() == "CLOSED":
+            covered.append(_whole_day(_date(label, text), zone))
+            continue
+        day = ""
+        for piece in segment.split(","):
+            if not (match := _RANGE.fullmatch(piece.strip())) or not (day := match[1] or day):
+                raise _unreadable(text)
+            start, end = _at(day, match[2], zone, text), _at(match[3] or day, match[4], zone, text)
+            if end <= start and not match[3]:
+                start = _at(day, match[2], zone, text, shift=-1)
+            if end <= start:
+                raise _unreadable(text)
+            opened.append((start.astimezone(UTC), end.astimezone(UTC)))
+            overnight = start.date() != end.date() and end.time() != time()
+            covered.append((start, end) if overnight else _whole_day(start.date(), zone))
+    return _BrokerHours(open=tuple(sorted(opened)), covered=_joined(covered))
+
+
+def _joined(pieces: list[tuple[datetime, datetime]]) -> tuple[tuple[datetime, datetime], ...]:
+    """The pieces in order, those joined that lie on the same day or on days that follow each other."""
+    joined: list[tuple[datetime, datetime]] = []
+    for start, end in sorted(pieces):
+        last_day = (joined[-1][1] - timedelta.resolution).date() if joined else date.min
+        if joined and start.date() - last_day <= _DAY:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return tuple((start.astimezone(UTC), end.astimezone(UTC)) for start, end in joined)
+
+
+def _whole_day(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    return datetime.combine(day, time(), zone), datetime.combine(day + _DAY, time(), zone)
+
+
+def _date(digits: str, text: str) -> date:
     try:
-        zone = ZoneInfo(time_zone)
-    except (KeyError, ValueError) as error:
-        raise ConfigError(f"IBKR names the time zone {time_zone!r}, which is not known here.") from error
-    windows, days = [], []
-    for part in filter(None, text.split(";")):
-        head = part.partition(":")[0]
-        for segment in part.split(","):
-            whole = segment if ":" in segment.partition("-")[0] else f"{head}:{segment}"
-            if closed := _CLOSED.fullmatch(whole):
-                days.append(closed[1])
-            elif match := _SEGMENT.fullmatch(whole):
-                first, opens, last, closes = match.groups()
-                last = last or first
-                windows.append((_instant(first, opens, zone), _instant(last, closes, zone)))
-                days += [first, last]
-            else:
-                raise ConfigError(f"IBKR's trading hours {segment!r} are of an unknown form.")
-    since = _instant(min(days), "0000", zone)
-    until = _instant(max(days), "0000", zone) + timedelta(days=1)
-    return _Hours(tuple(sorted(windows)), since, until)
+        return datetime.strptime(digits, "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError as error:
+        raise _unreadable(text) from error
 
 
-def _instant(day: str, clock: str, zone: ZoneInfo) -> datetime:
-    return datetime.strptime(day + clock, "%Y%m%d%H%M").replace(tzinfo=zone).astimezone(UTC)
+def _at(digits: str, clock: str, zone: ZoneInfo, text: str, *, shift: int = 0) -> datetime:
+    hours, minutes = int(clock[:2]), int(clock[2:])
+    if (hours, minutes) > (24, 0) or minutes > 59:
+        raise _unreadable(text)
+    day = _date(digits, text) + timedelta(days=shift + hours // 24)  # 2400 is midnight at the end of the day
+    return datetime.combine(day, time(hours % 24, minutes), zone)
+
+
+def _zone(name: str) -> ZoneInfo:
+    short = name.split(" ", 1)[0]
+    try:
+        return ZoneInfo(_ZONES.get(short, short))
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise BrokerError(
+            f"the broker gives trading hours in the time zone {name!r}, which nobody knows.",
+            remedy="Install a current tzdata package; if that does not help, report the name.",
+        ) from error
+
+
+def _unreadable(text: str) -> BrokerError:
+    return BrokerError(f"the broker's trading hours cannot be read: {text!r}.", remedy="Report this text.")
