@@ -45,6 +45,11 @@ def contract_of(library: Any, what: InstrumentSpec) -> Any:
     )
 
 
+def name_of(contract: Any) -> str:
+    """What people call the instrument: `SPY`, `EUR.USD`. As :attr:`InstrumentSpec.name`."""
+    return f"{contract.symbol}.{contract.currency}" if contract.secType == "CASH" else str(contract.symbol)
+
+
 def order_of(library: Any, ticket: OrderTicket, *, order_ref: str, account: str) -> Any:
     """The library's order for a ticket. Decimals go out as they are, written without an exponent."""
     order = library.Order(
@@ -117,7 +122,7 @@ def to_position(raw: Any, valued: Any | None) -> Position:
     return Position(
         account=raw.account,
         con_id=raw.contract.conId,
-        symbol=raw.contract.symbol,
+        symbol=name_of(raw.contract),
         quantity=to_decimal(raw.position),
         average_cost=to_decimal(raw.avgCost),
         currency=raw.contract.currency,
@@ -161,7 +166,7 @@ def to_execution(contract: Any, execution: Any) -> Execution:
         order_ref=execution.orderRef,
         account=execution.acctNumber,
         con_id=contract.conId,
-        symbol=contract.symbol,
+        symbol=name_of(contract),
         side=Side.BUY if execution.side == "BOT" else Side.SELL,
         quantity=to_decimal(execution.shares),
         price=to_decimal(execution.price),

@@ -112,20 +112,21 @@ def test_an_unknown_symbol_fails_alone_and_clearly(run_dag: Callable[..., Any]) 
     assert result.tasks["symbol.order", 1] == "success"
     assert result.tasks["portfolio", -1] == "success"
     with open_database().read() as session:
-        (failure,) = Failures(session).for_run("partial", result.run_id)
+        failure, of_run = Failures(session).for_run("partial", result.run_id)
         run = Runs(session).get("partial", result.run_id)
     assert "NOSUCH" in failure.message
     assert (failure.family, failure.error_type) == ("fatal", "UnknownContract")
     assert run.state == "failed"
+    assert (of_run.task_id, of_run.error_type) != (failure.task_id, failure.error_type)
 
 
 def test_clearing_the_order_task_sends_nothing_twice(run_dag: Callable[..., Any], gateway: Any) -> None:
     dag = build("again", "[AAPL, MSFT, IBM, KO]")
     when = datetime(2026, 1, 2, tzinfo=UTC)
-    first = run_dag(dag, logical_date=when)
+    first = run_dag(dag, logical_date=when, run_after=when)
     refs = order_refs(gateway)
     assert refs
-    second = run_dag(dag, logical_date=when)
+    second = run_dag(dag, logical_date=when, run_after=when)
     assert second.run_id == first.run_id
     assert second.state == "success"
     assert order_refs(gateway) == refs
