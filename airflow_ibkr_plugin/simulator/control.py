@@ -129,6 +129,12 @@ class Control:
 
     async def _clock(self, command: dict[str, Any]) -> dict[str, Any]:
         clock, book = self._simulator.gateway.clock, self._simulator.gateway.book
+        # First, so that set and freeze in one command stand exactly there.
+        if "freeze" in command:
+            if command["freeze"]:
+                clock.freeze()
+            else:
+                clock.resume()
         if "set" in command:
             instant = parse_instant(command["set"])
             if instant.timestamp() < book.last_time:
@@ -142,11 +148,6 @@ class Control:
             if not 0 <= seconds <= _MAX_ADVANCE:
                 raise ConfigError(f"advance is {seconds:g}.", remedy=f"Use 0 to {_MAX_ADVANCE:g} seconds.")
             clock.advance(seconds)
-        if "freeze" in command:
-            if command["freeze"]:
-                clock.freeze()
-            else:
-                clock.resume()
         if command.keys() & {"set", "advance", "freeze"}:
             self._simulator.gateway.save_clock()
             self._simulator.desk.step()

@@ -46,10 +46,21 @@ class SimulatorHandle:
 
     def stop(self) -> None:
         """Stop it; returns when all its ports are closed. Does nothing the second time."""
-        if not self._thread.is_alive():
-            return
-        asyncio.run_coroutine_threadsafe(self._simulator.stop(), self._loop).result(_ANSWER_SECONDS)
-        self._thread.join(_ANSWER_SECONDS)
+        work = self._simulator.stop()
+        try:
+            asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # the loop has closed: it had stopped by itself
+            work.close()
+        self.join(_ANSWER_SECONDS)
+
+    def join(self, seconds: float) -> None:
+        """Wait until it has stopped, by :meth:`stop` or by itself (IBC's STOP).
+
+        :raises TimeoutError: it has not.
+        """
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise TimeoutError(f"The simulator on port {self.port} has not stopped within {seconds:g} s.")
 
     def __enter__(self) -> SimulatorHandle:
         return self

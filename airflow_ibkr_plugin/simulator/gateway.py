@@ -58,6 +58,18 @@ class Gateway:
         self.book = Book()
         self.portfolio = Portfolio(options.cash)
         self.store = StateStore(options.state) if options.state is not None else None
+        try:
+            self.catalogue = self._load_contracts()
+            if self.store is not None:
+                self._restore(self.store)
+            self._start_clock()
+        except ConfigError:
+            if self.store is not None:
+                self.store.close()
+            raise
+
+    def _load_contracts(self) -> Catalogue:
+        options = self.options
         last_year = max(datetime.now(UTC).year, options.clock.year if options.clock else 0)
         instruments = synthetic(last_year)
         for instrument in instruments:
@@ -66,10 +78,7 @@ class Gateway:
             for instrument, days in load_replay(options.replay, last_year):
                 self.market.add(instrument, RecordedDays(days))
                 instruments.append(instrument)
-        self.catalogue = Catalogue(instruments)
-        if self.store is not None:
-            self._restore(self.store)
-        self._start_clock()
+        return Catalogue(instruments)
 
     @property
     def today(self) -> date:

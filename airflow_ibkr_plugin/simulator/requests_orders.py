@@ -21,7 +21,7 @@ def place_order(session: Session, values: dict[str, Any]) -> None:
     if client is None or order_id is None or order_id < 0:
         raise invalid(f"Order id {order_id} cannot be used")
     if faults.take("lose_next_order"):
-        session.close("fault lose_next_order: dropped before the order was taken", abort=True)
+        session.abort("fault lose_next_order: dropped before the order was taken")
         return
     instrument = one_contract(session, values)
     if values["whatIf"]:
@@ -36,7 +36,7 @@ def place_order(session: Session, values: dict[str, Any]) -> None:
     if faults.take("drop_after_accept"):
         # What the client would have been told is dropped with the connection; the order lives.
         session.gateway.commit()
-        session.close("fault drop_after_accept: dropped after the order was taken", abort=True)
+        session.abort("fault drop_after_accept: dropped after the order was taken")
 
 
 def _what_if(session: Session, instrument: Instrument, values: dict[str, Any]) -> None:

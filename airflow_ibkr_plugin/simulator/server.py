@@ -271,7 +271,7 @@ class Simulator:
         self.failure = failure
         log.error("%s", failure)
         for session in list(self._sessions):
-            session.close(failure.message, abort=True)
+            session.abort(failure.message)
         self._stopping = asyncio.get_running_loop().create_task(self.stop())
 
 

@@ -32,6 +32,7 @@ MIN_VERSION = 157
 MAX_UNREAD = 32 * 1024 * 1024
 #: A connection must have said who it is within this many seconds.
 HELLO_SECONDS = 20.0
+_LINGER_SECONDS = 1.0
 
 _NOTICES = (
     (2104, "Market data farm connection is OK:simfarm"),
@@ -63,6 +64,11 @@ class Session(asyncio.Protocol):
         self._peer = "?"
         self._deadline: asyncio.TimerHandle | None = None
 
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is over; what it still sends is not read."""
+        return self._transport is None
+
     # --- asyncio.Protocol ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -75,15 +81,17 @@ class Session(asyncio.Protocol):
         self.simulator.opened(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.ended:
+            return
         try:
             for wire in self._reader.feed(data):
-                if self._transport is None:
+                if self.ended:
                     return
                 self._received(wire)
             if self.version == 0 and self._reader.hello is not None:
                 self._greet(self._reader.hello)
         except MalformedMessage as error:
-            self.close(f"malformed: {error}")
+            self.refuse(f"malformed: {error}")
         self.simulator.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -116,25 +124,34 @@ class Session(asyncio.Protocol):
         self._transport.write(bytes(self._unsent))
         self._unsent.clear()
         if self._transport.get_write_buffer_size() > MAX_UNREAD:
-            self.close("it does not read what it asked for", abort=True)
+            self.abort("it does not read what it asked for")
 
-    def close(self, reason: str, *, abort: bool = False) -> None:
-        """End the connection; `abort` drops what was not sent yet."""
-        if self._transport is None:
-            return
-        log.info("client %s at %s closed: %s", self.client_id, self._peer, reason)
-        if abort:
-            self._unsent.clear()
-            self._transport.abort()
-        else:
-            if self._unsent:
-                self._transport.write(bytes(self._unsent))
-                self._unsent.clear()
-            self._transport.close()
-        self._transport = None
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self.simulator.closed(self)
+    def close(self, reason: str) -> None:
+        """End the connection; what was sent still goes out."""
+        if (transport := self._leave(reason)) is not None:
+            transport.write(bytes(self._unsent))
+            transport.close()
+
+    def abort(self, reason: str) -> None:
+        """End the connection; what was not sent yet is dropped."""
+        if (transport := self._leave(reason)) is not None:
+            transport.abort()
+
+    def refuse(self, reason: str) -> None:
+        """End the connection so that the client still reads why: a close with unread input would reset it."""
+        if (transport := self._leave(reason)) is not None:
+            transport.write(bytes(self._unsent))
+            transport.write_eof()
+            asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.abort)
+
+    def _leave(self, reason: str) -> asyncio.Transport | None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            log.info("client %s at %s closed: %s", self.client_id, self._peer, reason)
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self.simulator.closed(self)
+        return transport
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -142,22 +159,22 @@ class Session(asyncio.Protocol):
         lowest, highest = version_range(hello)
         self.version = min(highest, MAX_VERSION)
         if self.version < max(lowest, MIN_VERSION):
-            self.close(f"no common version: it speaks {lowest} to {highest}, this {MIN_VERSION} to {MAX_VERSION}")
+            self.refuse(f"no common version: it speaks {lowest} to {highest}, this {MIN_VERSION} to {MAX_VERSION}")
             return
         # ibapi discards what comes in the same segment as this frame: nothing more until startApi.
         self._unsent += frame([str(self.version), tws_time(self.gateway.clock.time(), EASTERN, "US/Eastern")])
         if self.gateway.faults.login is Login.CLOSE:
-            self.close("the gateway is logged out")
+            self.refuse("the gateway is logged out")
 
     def _received(self, wire: list[str]) -> None:
         if self.version == 0:
             assert self._reader.hello is not None
             self._greet(self._reader.hello)
-            if self._transport is None:
+            if self.ended:
                 return
         if not self._meter.take(time.monotonic(), self.simulator.stalled):
             self.error(-1, 100, f"Max rate of messages per second has been exceeded:max={RATE} rec={RATE + 1} (1)")
-            self.close(f"more than {RATE} messages a second")
+            self.refuse(f"more than {RATE} messages a second")
             return
         number = int(wire[0]) if wire[0].isdecimal() and len(wire[0]) <= 5 else -1
         message = REQUESTS.get(number)
@@ -167,7 +184,7 @@ class Session(asyncio.Protocol):
         if message is START_API:
             self._start(decode(message, wire, self.version))
         elif self.client_id is None:
-            self.close(f"{message.name} before startApi")
+            self.refuse(f"{message.name} before startApi")
         else:
             self._serve(message, wire)
 
@@ -190,7 +207,7 @@ class Session(asyncio.Protocol):
     def _start(self, values: dict[str, Any]) -> None:
         wanted = values["clientId"]
         if self.client_id is not None or wanted is None or wanted < 0:
-            self.close(f"a second or unusable startApi (client id {wanted})")
+            self.refuse(f"a second or unusable startApi (client id {wanted})")
             return
         if self._deadline is not None:
             self._deadline.cancel()
@@ -198,7 +215,7 @@ class Session(asyncio.Protocol):
         if refused is not None:
             code, text = refused
             self.error(-1, code, text)
-            self.close(text)
+            self.refuse(text)
             return
         self.client_id = wanted
         log.info("client %s at %s started, version %s", wanted, self._peer, self.version)

@@ -1,0 +1,95 @@
+"""Whatever a client sends, it loses at most its own connection."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import Any
+
+import ib_insync as ibi
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
+from airflow_ibkr_plugin.simulator.wire.framing import frame
+from airflow_ibkr_plugin.simulator.wire.tables_in import REQUESTS
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"API\0\xff\xff\xff\xff",
+        b"API\0\0\0\0\0",
+        b"API\0" + frame(["not a version"]),
+        b"API\0" + frame(["v10..20"]),
+        b"API\0" + frame(["v900..999"]),
+        b"API\0\0\0\0\x09v157..176" + frame(["4711", "1"]),
+        b"API\0\0\0\0\x09v157..176" + frame(["49", "1"]),
+        b"API\0\0\0\0\x09v157..176" + frame(["71", "2", "x", ""]),
+        b"API\0\0\0\0\x09v157..176" + frame(["71", "2", "-1", ""]),
+        b"API\0\0\0\0\x09v157..176" + struct.pack(">I", 3) + b"\xff\xfe\0",
+        b"API\0\0\0\0\x09v157..176" + struct.pack(">I", 2) + b"49",
+    ],
+)
+def test_nonsense_ends_its_own_connection_only(
+    simulator: SimulatorHandle, ib: ibi.IB, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "airflow_ibkr_plugin.simulator")
+    with socket.create_connection(("127.0.0.1", simulator.port), timeout=10) as stranger:
+        stranger.sendall(data)
+        while stranger.recv(4096):
+            pass
+    assert "closed: " in caplog.text
+    assert ib.reqCurrentTime()
+    assert simulator.control("status")["clients"] == [1]
+
+
+def test_a_second_start_ends_the_connection(simulator: SimulatorHandle, raw: Any) -> None:
+    client = raw(simulator, 5)
+    client.send(71, 2, 6, "")
+    assert client.hung_up()
+    assert raw(simulator, 5).until(9)
+
+
+def test_an_unreadable_field_is_answered(simulator: SimulatorHandle, raw: Any) -> None:
+    client = raw(simulator, 5)
+    client.send(62, 1, 77)
+    assert client.until(4)[2:4] in (["-1", "2104"], ["77", "320"])
+    client.send(49, 1)
+    assert client.until(49)
+
+
+def test_the_33rd_client_is_refused(simulator: SimulatorHandle, raw: Any) -> None:
+    clients = [raw(simulator, number) for number in range(32)]
+    assert all(client.until(9) for client in clients)
+    one_more = raw(simulator, 99)
+    assert one_more.hung_up()
+    clients[0].socket.close()
+    clients[1].send(49, 1)
+    assert clients[1].until(49)
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"), [("v100..157", "157"), ("v100..225", "176"), ("v157..176 +X", "176")]
+)
+def test_versions(simulator: SimulatorHandle, raw: Any, versions: str, expected: str) -> None:
+    hello = raw(simulator, 1, versions).hello
+    assert hello == [expected, "20261120 11:00:00 US/Eastern"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(sorted(REQUESTS)), st.lists(st.text(max_size=6), max_size=40)), max_size=5))
+def test_any_requests(simulator: SimulatorHandle, made: list[tuple[int, list[str]]]) -> None:
+    """Requests with any fields: the server lives, whatever becomes of the client."""
+    with socket.create_connection(("127.0.0.1", simulator.port), timeout=10) as stranger:
+        stranger.sendall(b"API\0\0\0\0\x09v157..176" + frame(["71", "2", "9", ""]))
+        with contextlib.suppress(ConnectionError):
+            for number, values in made:
+                stranger.sendall(frame([str(number), *(value.replace("\0", "") for value in values)]))
+            stranger.shutdown(socket.SHUT_WR)
+            while stranger.recv(65536):
+                pass
+    assert simulator.control("status")["ok"]

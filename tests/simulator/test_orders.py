@@ -1,0 +1,338 @@
+"""Unmodified ib_insync trades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import ib_insync as ibi
+import pytest
+
+from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
+
+Seen = list[tuple[int, int]]
+
+
+@pytest.fixture
+def seen(ib: ibi.IB) -> Seen:
+    """Errors with their id."""
+    found: Seen = []
+    ib.errorEvent += lambda request, code, text, contract: found.append((request, code))
+    return found
+
+
+@pytest.fixture
+def apple(ib: ibi.IB) -> ibi.Contract:
+    return ib.qualifyContracts(ibi.Stock("AAPL", "SMART", "USD"))[0]
+
+
+@pytest.fixture
+def place(ib: ibi.IB, apple: ibi.Contract, until: Any) -> Callable[..., ibi.Trade]:
+    """Place an order and wait for its permId, or for an error about it."""
+
+    def place_one(order: ibi.Order, contract: ibi.Contract | None = None) -> ibi.Trade:
+        trade = ib.placeOrder(contract or apple, order)
+        until(lambda: trade.orderStatus.permId or trade.isDone())
+        return trade
+
+    return place_one
+
+
+def price(ib: ibi.IB, contract: ibi.Contract) -> ibi.Ticker:
+    return ib.reqTickers(contract)[0]
+
+
+def test_a_market_order_fills_at_the_quote(ib: ibi.IB, apple: ibi.Contract, place: Any) -> None:
+    quote = price(ib, apple)
+    statuses: list[str] = []
+    trade = place(ibi.MarketOrder("BUY", 100, orderRef="ref-1"))
+    statuses = [entry.status for entry in trade.log]
+    assert statuses == ["PendingSubmit", "PreSubmitted", "PreSubmitted", "Filled"]
+    fill = trade.fills[0]
+    assert (fill.execution.price, fill.execution.shares, fill.execution.side) == (quote.ask, 100, "BOT")
+    assert fill.execution.orderRef == "ref-1"
+    assert fill.execution.time == datetime(2026, 11, 20, 16, 0, tzinfo=UTC)
+    assert (fill.commissionReport.commission, fill.commissionReport.currency) == (1.0, "USD")
+    sold = place(ibi.MarketOrder("SELL", 100))
+    assert sold.fills[0].execution.price == quote.bid
+    # Two cents a share lost, and a dollar of commission on each side.
+    assert sold.fills[0].commissionReport.realizedPNL == -4.0
+
+
+def test_messages_of_a_market_order_come_in_the_real_order(ib: ibi.IB, apple: ibi.Contract, place: Any) -> None:
+    numbers: list[int] = []
+    interpret = ib.client.decoder.interpret
+
+    def note(fields: list[str]) -> None:
+        numbers.append(int(fields[0]))
+        interpret(fields)
+
+    ib.client.decoder.interpret = note
+    place(ibi.MarketOrder("BUY", 1))
+    orders = [number for number in numbers if number in (3, 5, 11, 59)]
+    assert orders == [5, 3, 11, 5, 3, 5, 3, 59]
+
+
+def test_positions_portfolio_and_account_follow(ib: ibi.IB, apple: ibi.Contract, place: Any, until: Any) -> None:
+    trade = place(ibi.MarketOrder("BUY", 300))
+    paid = Decimal(str(trade.fills[0].execution.price)) * 300 + Decimal("1.50")
+    until(ib.positions)
+    position = ib.positions()[0]
+    assert (position.contract.conId, position.position) == (265598, 300)
+    assert Decimal(str(position.avgCost)) == paid / 300
+    item = ib.portfolio()[0]
+    assert Decimal(str(item.unrealizedPNL)) == Decimal(str(item.marketValue)) - paid
+    values = {
+        value.tag: Decimal(value.value) for value in ib.accountSummary() if value.currency == "USD" and _number(value)
+    }
+    assert values["TotalCashValue"] == 1_000_000 - paid
+    assert values["NetLiquidation"] == values["TotalCashValue"] + Decimal(str(item.marketValue))
+    assert values["GrossPositionValue"] == Decimal(str(item.marketValue))
+    place(ibi.MarketOrder("SELL", 300))
+    until(lambda: not ib.positions())
+    assert not ib.portfolio()
+
+
+def _number(value: ibi.AccountValue) -> bool:
+    return value.value.replace(".", "").replace("-", "").isdigit()
+
+
+def test_a_limit_order_rests_is_changed_and_fills(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, place: Any, until: Any
+) -> None:
+    quote = price(ib, apple)
+    low = round(quote.bid - 5, 2)
+    trade = place(ibi.LimitOrder("BUY", 10, low, tif="GTC", orderRef="rests"))
+    assert trade.orderStatus.status == "Submitted"
+    assert [item.order.orderRef for item in ib.reqAllOpenOrders()] == ["rests"]
+    assert ib.reqAllOpenOrders()[0].order.lmtPrice == low
+    trade.order.lmtPrice = round(quote.ask + 1, 2)
+    trade.order.totalQuantity = 20
+    ib.placeOrder(apple, trade.order)
+    until(trade.isDone)
+    assert trade.fills[0].execution.price == quote.ask
+    assert trade.filled() == 20
+    assert not ib.reqAllOpenOrders()
+
+
+def test_a_resting_limit_fills_when_the_market_comes(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, place: Any, until: Any
+) -> None:
+    bars = ib.reqHistoricalData(apple, "", "1 D", "1 day", "TRADES", True)
+    limit = round(bars[0].close - 0.5, 2)
+    trade = place(ibi.LimitOrder("BUY", 10, limit, tif="GTC"))
+    for _ in range(60):
+        simulator.control("clock", advance=86400)
+        if simulator.control("status")["working_orders"] == 0:
+            break
+    until(trade.isDone)
+    filled = trade.fills[0].execution
+    assert filled.price <= limit
+    day = ib.reqHistoricalData(
+        apple, filled.time.strftime("%Y%m%d 23:59:59 US/Eastern"), "1 D", "1 day", "TRADES", True
+    )
+    assert day[0].low <= filled.price <= day[0].high
+    assert ib.reqCurrentTime() >= filled.time
+
+
+def test_stop_orders(simulator: SimulatorHandle, ib: ibi.IB, apple: Any, place: Any, until: Any) -> None:
+    quote = price(ib, apple)
+    resting = place(ibi.StopOrder("SELL", 10, round(quote.bid - 50, 2), tif="GTC"))
+    assert resting.orderStatus.status == "PreSubmitted"
+    through = place(ibi.StopOrder("SELL", 10, round(quote.last + 1, 2)))
+    assert (through.isDone(), through.fills[0].execution.price) == (True, quote.bid)
+    triggered = place(ibi.StopLimitOrder("SELL", 10, round(quote.last + 5, 2), round(quote.last + 1, 2)))
+    until(lambda: triggered.orderStatus.status == "Submitted")
+    both = place(ibi.StopLimitOrder("SELL", 10, round(quote.bid - 1, 2), round(quote.last + 1, 2)))
+    assert both.fills[0].execution.price == quote.bid
+
+
+def test_immediate_or_cancel(ib: ibi.IB, apple: Any, place: Any, until: Any, seen: Seen) -> None:
+    quote = price(ib, apple)
+    missed = place(ibi.LimitOrder("BUY", 10, round(quote.bid - 1, 2), tif="IOC"))
+    until(lambda: missed.orderStatus.status == "Cancelled")
+    assert (missed.order.orderId, 202) in seen
+    hit = place(ibi.LimitOrder("BUY", 10, quote.ask, tif="IOC"))
+    assert hit.orderStatus.status == "Filled"
+
+
+def test_a_day_order_ends_with_its_session(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, place: Any, until: Any
+) -> None:
+    quote = price(ib, apple)
+    day = place(ibi.LimitOrder("BUY", 10, round(quote.bid - 100, 2), tif="DAY"))
+    good = place(ibi.LimitOrder("BUY", 10, round(quote.bid - 100, 2), tif="GTC"))
+    simulator.control("clock", set="2026-11-20T21:00:00+00:00")
+    until(lambda: day.orderStatus.status == "Cancelled")
+    assert good.orderStatus.status == "Submitted"
+
+
+def test_a_market_order_outside_hours_waits_for_the_open(
+    simulator: SimulatorHandle, ib: ibi.IB, place: Any, until: Any, seen: Seen
+) -> None:
+    simulator.control("clock", set="2026-11-21T16:00:00+00:00")
+    trade = place(ibi.MarketOrder("BUY", 10))
+    assert trade.orderStatus.status == "PreSubmitted"
+    assert (trade.order.orderId, 399) in seen
+    simulator.control("clock", set="2026-11-23T14:29:59+00:00")
+    ib.sleep(0.1)
+    assert not trade.isDone()
+    simulator.control("clock", set="2026-11-23T15:00:00+00:00")
+    until(trade.isDone)
+    assert trade.fills[0].execution.time == datetime(2026, 11, 23, 14, 30, tzinfo=UTC)
+
+
+def test_a_limit_order_may_trade_outside_hours_if_it_says_so(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, place: Any
+) -> None:
+    simulator.control("clock", set="2026-11-20T22:00:00+00:00")
+    quote = price(ib, apple)
+    waits = place(ibi.LimitOrder("BUY", 10, round(quote.ask + 1, 2)))
+    assert waits.orderStatus.status == "PreSubmitted"
+    trades = place(ibi.LimitOrder("BUY", 10, round(quote.ask + 1, 2), outsideRth=True))
+    assert trades.fills[0].execution.price == quote.ask
+
+
+def test_cancel(ib: ibi.IB, apple: Any, place: Any, until: Any, seen: Seen) -> None:
+    quote = price(ib, apple)
+    trade = place(ibi.LimitOrder("BUY", 10, round(quote.bid - 9, 2), orderRef="gone"))
+    ib.cancelOrder(trade.order)
+    until(lambda: trade.orderStatus.status == "Cancelled")
+    completed = ib.reqCompletedOrders(False)
+    assert [(item.order.orderRef, item.orderStatus.status, item.order.filledQuantity) for item in completed] == [
+        ("gone", "Cancelled", 0.0)
+    ]
+    ib.client.cancelOrder(trade.order.orderId)
+    until(lambda: (trade.order.orderId, 10148) in seen)
+    ib.client.cancelOrder(4711)
+    until(lambda: (4711, 10147) in seen)
+
+
+def test_only_the_owner_cancels_but_all_see(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, place: Any, connect: Any, until: Any
+) -> None:
+    trade = place(ibi.LimitOrder("BUY", 10, 1.0, tif="GTC", orderRef="mine"))
+    other = connect(simulator, 2)
+    assert not other.openTrades()
+    found = other.reqAllOpenOrders()[0]
+    assert (found.order.orderRef, found.order.clientId, found.order.permId) == ("mine", 1, trade.order.permId)
+    codes: list[int] = []
+    other.errorEvent += lambda request, code, text, contract: codes.append(code)
+    other.client.cancelOrder(trade.order.orderId)
+    until(lambda: 10147 in codes)
+    assert trade.orderStatus.status == "Submitted"
+    other.reqGlobalCancel()
+    until(lambda: trade.orderStatus.status == "Cancelled")
+
+
+def test_completed_orders_and_executions_tell_after_reconnecting(
+    simulator: SimulatorHandle, ib: ibi.IB, place: Any, connect: Any
+) -> None:
+    trade = place(ibi.MarketOrder("BUY", 100, orderRef="found-again"))
+    ib.disconnect()
+    again = connect(simulator, 3)
+    done = again.reqCompletedOrders(False)[0]
+    assert (done.order.orderRef, done.order.filledQuantity, done.order.permId, done.orderStatus.status) == (
+        "found-again", 100.0, trade.order.permId, "Filled",
+    )  # fmt: skip
+    fill = again.fills()[0]
+    assert (fill.execution.orderRef, fill.execution.clientId, fill.execution.orderId) == (
+        "found-again", 1, trade.order.orderId,
+    )  # fmt: skip
+    assert fill.commissionReport.commission == 1.0
+    assert not again.reqExecutions(ibi.ExecutionFilter(symbol="KO"))
+    assert len(again.reqExecutions(ibi.ExecutionFilter(symbol="AAPL", side="BUY", clientId=1))) == 1
+
+
+def test_executions_are_those_of_the_brokers_day(simulator: SimulatorHandle, ib: ibi.IB, place: Any) -> None:
+    place(ibi.MarketOrder("BUY", 100))
+    simulator.control("clock", set="2026-11-21T04:59:00+00:00")
+    assert len(ib.reqExecutions()) == 1
+    simulator.control("clock", set="2026-11-21T05:00:00+00:00")
+    assert not ib.reqExecutions()
+    assert not ib.reqCompletedOrders(False)
+    assert len(ib.reqPositions()) == 1
+
+
+def test_order_ids(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, place: Any, raw: Any, until: Any, seen: Seen
+) -> None:
+    trade = place(ibi.MarketOrder("BUY", 1))
+    again = ibi.MarketOrder("BUY", 1, orderId=trade.order.orderId)
+    ib.client.placeOrder(trade.order.orderId, apple, again)
+    until(lambda: (trade.order.orderId, 103) in seen)
+    assert simulator.control("status")["orders"] == 1
+    ib.disconnect()
+    assert raw(simulator, 1).until(9)[-1] == str(trade.order.orderId + 1)
+    assert raw(simulator, 2).until(9)[-1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("order", "code"),
+    [
+        (ibi.MarketOrder("BUY", 1_000_000), 201),
+        (ibi.MarketOrder("BUY", 0), 201),
+        (ibi.MarketOrder("BUY", -5), 201),
+        (ibi.MarketOrder("BUY", 1.5), 10243),
+        (ibi.LimitOrder("BUY", 1, 0), 321),
+        (ibi.Order(action="BUY", totalQuantity=1, orderType="TRAIL", auxPrice=1), 387),
+        (ibi.MarketOrder("BUY", 1, tif="GTD"), 10052),
+        (ibi.MarketOrder("BUY", 1, account="U999"), 321),
+        (ibi.MarketOrder("HOLD", 1), 321),
+        (ibi.MarketOrder("BUY", 1, transmit=False), 321),
+        (ibi.MarketOrder("BUY", 1, parentId=4), 321),
+        (ibi.MarketOrder("BUY", 1, conditions=[ibi.TimeCondition(time="20261120 17:00:00")]), 321),
+    ],
+)
+def test_refused_orders(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, until: Any, seen: Seen, order: ibi.Order, code: int
+) -> None:
+    trade = ib.placeOrder(apple, ibi.Order(**ibi.util.dataclassAsDict(order) | {"orderRef": "no"}))
+    until(lambda: (trade.order.orderId, code) in seen)
+    status = simulator.control("status")
+    assert (status["executions"], status["working_orders"]) == (0, 0)
+    kept = [item.orderStatus.status for item in ib.reqCompletedOrders(False) if item.order.orderRef == "no"]
+    assert kept == (["Inactive"] if code == 201 else [])
+
+
+def test_a_price_off_the_grid_is_refused(ib: ibi.IB, apple: Any, until: Any, seen: Seen) -> None:
+    trade = ib.placeOrder(apple, ibi.LimitOrder("BUY", 1, 100.001))
+    until(lambda: (trade.order.orderId, 110) in seen)
+    assert not ib.reqAllOpenOrders()
+
+
+def test_an_unknown_contract_is_refused(ib: ibi.IB, until: Any, seen: Seen) -> None:
+    trade = ib.placeOrder(ibi.Stock("NOSUCH", "SMART", "USD"), ibi.MarketOrder("BUY", 1))
+    until(lambda: (trade.order.orderId, 200) in seen)
+
+
+def test_what_if_places_nothing(simulator: SimulatorHandle, ib: ibi.IB, apple: Any) -> None:
+    state = ib.whatIfOrder(apple, ibi.MarketOrder("BUY", 100))
+    worth = price(ib, apple).last * 100
+    assert float(state.initMarginChange) == pytest.approx(worth / 2)
+    assert state.commission == 1.0
+    assert simulator.control("status")["orders"] == 0
+
+
+def test_forex_moves_both_currencies(ib: ibi.IB, place: Any, until: Any) -> None:
+    euro = ib.qualifyContracts(ibi.Forex("EURUSD"))[0]
+    trade = place(ibi.MarketOrder("BUY", 20_000), euro)
+    at = Decimal(str(trade.fills[0].execution.price))
+    assert trade.fills[0].commissionReport.commission == 2.0
+    until(ib.positions)
+    cash = {value.currency: Decimal(value.value) for value in ib.accountSummary() if value.tag == "CashBalance"}
+    assert cash["EUR"] == 20_000
+    assert cash["USD"] == 1_000_000 - 2 - (at * 20_000).quantize(Decimal("0.01"))
+
+
+def test_changes_that_are_refused_leave_the_order(ib: ibi.IB, apple: Any, place: Any, until: Any, seen: Seen) -> None:
+    trade = place(ibi.LimitOrder("BUY", 10, 1.0, tif="GTC"))
+    changed = ibi.Order(**ibi.util.dataclassAsDict(trade.order) | {"action": "SELL"})
+    ib.client.placeOrder(trade.order.orderId, apple, changed)
+    until(lambda: (trade.order.orderId, 105) in seen)
+    changed = ibi.Order(**ibi.util.dataclassAsDict(trade.order) | {"orderType": "MKT"})
+    ib.client.placeOrder(trade.order.orderId, apple, changed)
+    until(lambda: (trade.order.orderId, 329) in seen)
+    assert ib.reqAllOpenOrders()[0].order.action == "BUY"
