@@ -64,7 +64,6 @@ class Session(asyncio.Protocol):
         self._peer = "?"
         self._deadline: asyncio.TimerHandle | None = None
 
-    @property
     def ended(self) -> bool:
         """Whether the connection is over; what it still sends is not read."""
         return self._transport is None
@@ -81,11 +80,11 @@ class Session(asyncio.Protocol):
         self.simulator.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.ended:
+        if self.ended():
             return
         try:
             for wire in self._reader.feed(data):
-                if self.ended:
+                if self.ended():
                     return
                 self._received(wire)
             if self.version == 0 and self._reader.hello is not None:
@@ -170,7 +169,7 @@ class Session(asyncio.Protocol):
         if self.version == 0:
             assert self._reader.hello is not None
             self._greet(self._reader.hello)
-            if self.ended:
+            if self.ended():
                 return
         if not self._meter.take(time.monotonic(), self.simulator.stalled):
             self.error(-1, 100, f"Max rate of messages per second has been exceeded:max={RATE} rec={RATE + 1} (1)")
