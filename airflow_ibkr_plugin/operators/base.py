@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from abc import abstractmethod
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.database import Database
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskRun:
     """The identity of one try of one task instance.
 
     :param map_index: -1 where the task is not mapped.
-    :param label: task id, with the symbol for a mapped task: `symbol.signal[SPY]`.
     """
 
     dag_id: str
@@ -61,6 +64,41 @@ class TaskRun:
         return f"task/{self.task_id}" + (f"/{self.map_index}" if self.map_index >= 0 else "")
 
 
+def record_try(run: TaskRun, seconds: float, error: Exception | None) -> None:
+    """Store how long a try took and, where it failed, why.
+
+    :raises StoreError: that cannot be stored, and the try did not fail anyway.
+    """
+    from airflow_ibkr_plugin.alerts.failures import record_failure
+    from airflow_ibkr_plugin.errors import StoreError
+    from airflow_ibkr_plugin.store.database import open_database
+    from airflow_ibkr_plugin.tracking.records import log_metrics
+
+    at = datetime.now(UTC)
+    metrics = {f"{run.metric_prefix}/duration_s": seconds, f"{run.metric_prefix}/tries": float(run.try_number)}
+    try:
+        with open_database().write() as session:
+            log_metrics(session, (run.dag_id, run.run_id), metrics, at)
+            if error is not None:
+                record_failure(
+                    session,
+                    dag_id=run.dag_id,
+                    run_id=run.run_id,
+                    task_id=run.task_id,
+                    map_index=run.map_index,
+                    try_number=run.try_number,
+                    error=error,
+                    traceback="".join(traceback.format_exception(error)),
+                    log_url=run.log_url,
+                    at=at,
+                )
+    except StoreError as unrecorded:
+        if error is None:
+            raise
+        # The task's own error matters more than the record of it, which the run's alert makes again.
+        log.error("the failure could not be recorded: %s", unrecorded)
+
+
 class IBKROperator(BaseOperator):
     """Base of the operators that run inside a strategy's DAG.
 
@@ -87,9 +125,9 @@ class IBKROperator(BaseOperator):
         try:
             result = self.run_task(context, run)
         except Exception as error:
-            self._record(run, time.monotonic() - started, error)
+            record_try(run, time.monotonic() - started, error)
             raise
-        self._record(run, time.monotonic() - started, None)
+        record_try(run, time.monotonic() - started, None)
         return result
 
     @abstractmethod
@@ -110,39 +148,6 @@ class IBKROperator(BaseOperator):
                 remedy=f"Name in `needs` the task whose result is wanted, or clear {task_id!r} so that it runs again.",
             )
         return value
-
-    def _record(self, run: TaskRun, seconds: float, error: Exception | None) -> None:
-        from airflow_ibkr_plugin.alerts.failures import record_failure
-        from airflow_ibkr_plugin.errors import StoreError
-        from airflow_ibkr_plugin.tracking.records import log_metrics
-
-        at = datetime.now(UTC)
-        try:
-            with self.database.write() as session:
-                log_metrics(
-                    session,
-                    (run.dag_id, run.run_id),
-                    {f"{run.metric_prefix}/duration_s": seconds, f"{run.metric_prefix}/tries": float(run.try_number)},
-                    at,
-                )
-                if error is not None:
-                    record_failure(
-                        session,
-                        dag_id=run.dag_id,
-                        run_id=run.run_id,
-                        task_id=run.task_id,
-                        map_index=run.map_index,
-                        try_number=run.try_number,
-                        error=error,
-                        traceback="".join(traceback.format_exception(error)),
-                        log_url=run.log_url,
-                        at=at,
-                    )
-        except StoreError as unrecorded:
-            if error is None:
-                raise
-            # The task's own error matters more than the record of it, which the run's alert makes again.
-            self.log.error("the failure could not be recorded: %s", unrecorded)
 
 
 class BrokerOperator(IBKROperator):

@@ -18,20 +18,28 @@ def alert_on_failure(context: Any) -> None:
 
     options = settings.load()
     database = open_database()
-    dag_run = context["dag_run"]
-    dag_id, run_id = dag_run.dag_id, dag_run.run_id
+    dag_id, run_id = context["dag"].dag_id, context["run_id"]
+    states = _task_states(context, dag_id, run_id)
     with database.read() as session:
         run = Runs(session).get(dag_id, run_id)
         strategy = run.strategy if run else dag_id
         mlflow_url = ""
         if run and run.mlflow_run_id and run.mlflow_experiment_id:
             mlflow_url = run_url(options.mlflow_ui_url, run.mlflow_experiment_id, run.mlflow_run_id)
-        failures = [f for f in Failures(session).for_run(dag_id, run_id) if f.task_id]
-        failed = {(f.task_id, f.map_index): f for f in failures}
-        last = failures[-1] if failures else None
-        where = (last.task_id, last.map_index, last.try_number) if last else None
-        tasks = [f"{f.task_id}[{f.map_index}]" if f.map_index >= 0 else f.task_id for f in failed.values()]
-    tail = read_tail(dag_id, run_id, *where) if where else ""
+        # A try that failed and was made good by the next one has failed nothing.
+        tries = {
+            (f.task_id, f.map_index): f.try_number
+            for f in Failures(session).for_run(dag_id, run_id)
+            if f.task_id and states.get((f.task_id, f.map_index)) != "success"
+        }
+    # What was killed could record no error, and is not in `tries`.
+    failed = [*tries, *(task for task, state in states.items() if state == "failed" and task not in tries)]
+    where = None
+    if tries:
+        task, try_number = list(tries.items())[-1]
+        where = (*task, try_number)
+    elif failed and (ti := context.get("ti")):
+        where = (ti.task_id, ti.map_index if ti.map_index is not None else -1, ti.try_number)
     run_failed(
         database,
         options,
@@ -39,9 +47,26 @@ def alert_on_failure(context: Any) -> None:
         run_id=run_id,
         strategy=strategy,
         reason=str(context.get("reason") or "task_failure"),
-        failed_tasks=tasks,
-        log_tail=tail,
+        failed_tasks=[f"{task_id}[{index}]" if index >= 0 else task_id for task_id, index in failed],
+        log_tail=read_tail(dag_id, run_id, *where) if where else "",
         airflow_url=f"{options.airflow_base_url}/dags/{dag_id}/runs/{run_id}",
         mlflow_url=mlflow_url,
         at=datetime.now(UTC),
     )
+
+
+def _task_states(context: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], str]:
+    """(task id, map index, -1 where not mapped) -> state, by Airflow; empty where there is nobody to ask.
+
+    `dag.test()` calls back outside any supervisor, and Airflow leaves the task out where none could be blamed.
+    """
+    from airflow.sdk.execution_time import task_runner
+
+    if "ti" not in context or not hasattr(task_runner, "SUPERVISOR_COMMS"):
+        return {}
+    states = {}
+    for name, state in context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {}).items():
+        # Airflow writes a mapped task's instance as `task_3`.
+        task_id, _, index = (name, "", "-1") if context["dag"].has_task(name) else name.rpartition("_")
+        states[task_id, int(index)] = str(state)
+    return states

@@ -49,7 +49,7 @@ class StartRunOperator(IBKROperator):
                 row,
                 params=flatten(self.config) | {"config_hash": self.config_hash},
                 tags={
-                    "ibkr.run_type": str(getattr(dag_run, "run_type", "")),
+                    "ibkr.run_type": str(getattr(dag_run.run_type, "value", dag_run.run_type)),
                     "ibkr.mode": row.mode,
                     "ibkr.plugin_version": __version__,
                     "ibkr.airflow_url": run.log_url,
@@ -77,8 +77,11 @@ class FinishRunOperator(IBKROperator):
         at = datetime.now(UTC)
         key = (run.dag_id, run.run_id)
         with self.database.write() as session:
-            row = Runs(session).finish(run.dag_id, run.run_id, status, at)
-            metrics, tags = run_summary(session, run.dag_id, run.run_id)
+            if Runs(session).get(*key) is None:
+                self.log.error("run %s was never opened, so there is no record to close: see start_run", run.run_id)
+                return {"status": status, "failed": failed}
+            row = Runs(session).finish(*key, status, at)
+            metrics, tags = run_summary(session, *key)
             log_metrics(session, key, metrics | {"run/duration_s": (at - row.started_at).total_seconds()}, at)
             set_tags(session, key, tags | {"ibkr.failed_tasks": ", ".join(failed)}, at)
             end_run(session, key, "FAILED" if status == "failed" else "FINISHED", at)

@@ -72,12 +72,14 @@ class SignalOperator(IBKROperator):
             parameters=self.analyst_parameters,
             connection_id=self.analyst_conn_id,
         )
+        raw = ""
         try:
             answer = analyst_type.factory().analyse(request)
+            raw = answer.raw
+            signal = validate_signal(answer.signal, reference_price=bars[-1].close, symbol=data["symbol"])
         except AnalystError as error:
-            self.log.error("the analyst's answer, word for word: %s", error.raw)
+            self.log.error("the analyst's answer, word for word: %s", error.raw or raw)
             raise
-        signal = validate_signal(answer.signal, reference_price=bars[-1].close, symbol=data["symbol"])
         fields = {k: v for k, v in signal.to_dict().items() if k not in ("as_of", "analyst")}
         signal_id = self._store(
             run,

@@ -5,4 +5,4 @@ from airflow_ibkr_plugin.tracking.links import experiment_url, run_url
 
 def test_addresses() -> None:
     assert run_url("http://mlflow:5500/", "7", "abc") == "http://mlflow:5500/#/experiments/7/runs/abc"
-    assert experiment_url("https://host/mlflow", "7") == "https://host/mlflow/#/experiments/7"
+    assert experiment_url("https://host/mlflow", "7") == "https://host/mlflow/#/experiments/7/runs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,20 +21,27 @@ STOP_SECONDS = 20
 
 
 class _Console:
-    """Prints what the progress process says as it is, and of the others only that they ended, and where they log."""
+    """Prints what the progress process says as it is, and of the others only that one ended before it should."""
 
-    width = 0
+    width = 0  # honcho aligns names by it; there are none here
 
     def __init__(self, logs: Path) -> None:
-        self.logs = logs
+        self._logs = logs
+        self._ending = False
 
     def write(self, message: Any) -> None:
+        """Take one of honcho's messages."""
         text = message.data.decode() if isinstance(message.data, bytes) else str(message.data)
         if message.name == "progress":
             sys.stdout.write(text)
-        elif message.name == "system" and "stopped" in text and not text.startswith("progress"):
+        elif " stopped " in text and not self._ending:
+            self._ending = True
             name = text.split()[0]
-            sys.stdout.write(f"  {text.strip()}; its log: {self.logs / name}.log\n")
+            if name != "progress":
+                sys.stdout.write(f"\n{text.strip()}, so all is stopped. Its log: {self._logs / name}.log\n")
+        elif " received" in text and not self._ending:
+            self._ending = True
+            sys.stdout.write("\nStopping ...\n")
         sys.stdout.flush()
 
 
@@ -62,7 +70,8 @@ def commands(layout: Layout) -> dict[str, Sequence[str]]:
 
 
 def supervise(layout: Layout, progress: Sequence[str]) -> int:
-    """Start everything and the progress process; return its exit status, or that of whatever ended first.
+    """Start everything and the progress process; return its exit status, or that of whatever ended first, or 0 if a
+    person stopped it.
 
     Ctrl-C and SIGTERM end all of them; what does not end in `STOP_SECONDS` is killed.
     """
@@ -76,4 +85,5 @@ def supervise(layout: Layout, progress: Sequence[str]) -> int:
         manager.add_process(name, f"exec {shlex.join(command)} >>{log} 2>&1", env=environment, cwd=str(layout.home))
     manager.add_process("progress", f"exec {shlex.join(progress)}", env=environment, cwd=str(layout.home))
     manager.loop()
-    return int(manager.returncode or 0)
+    stopped_by_hand = manager.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    return 0 if stopped_by_hand else int(manager.returncode or 0)
