@@ -33,6 +33,7 @@ _LAST_DAY = date(2100, 1, 1).toordinal()
 _PULL = 0.995
 # Paths kept: a day of seconds is 0.2 to 0.7 MB.
 _KEPT_PATHS = 48
+_KEPT_BARS = 5000
 # How far a path strays between its anchors, as a part of the day's range.
 _WANDER = 0.25
 
@@ -95,8 +96,16 @@ class SyntheticDays:
         self._instrument = instrument
         self._tick = float(instrument.min_tick)
         self._walk: list[float] = []
+        self._bars: dict[date, DayBar | None] = {}
 
     def bar(self, day: date) -> DayBar | None:
+        if day not in self._bars:
+            if len(self._bars) >= _KEPT_BARS:
+                self._bars.clear()
+            self._bars[day] = self._make_bar(day)
+        return self._bars[day]
+
+    def _make_bar(self, day: date) -> DayBar | None:
         if not self._walk:
             self._walk = self._make_walk()
         at = day.toordinal() - _FIRST_DAY
