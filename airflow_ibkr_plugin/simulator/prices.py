@@ -96,14 +96,15 @@ class SyntheticDays:
         self._instrument = instrument
         self._tick = float(instrument.min_tick)
         self._walk: list[float] = []
-        self._bars: dict[date, DayBar | None] = {}
+        self._bars: dict[date, DayBar] = {}
 
     def bar(self, day: date) -> DayBar | None:
-        if day not in self._bars:
+        bar = self._bars.get(day)
+        if bar is None and (bar := self._make_bar(day)) is not None:
             if len(self._bars) >= _KEPT_BARS:
                 self._bars.clear()
-            self._bars[day] = self._make_bar(day)
-        return self._bars[day]
+            self._bars[day] = bar
+        return bar
 
     def _make_bar(self, day: date) -> DayBar | None:
         if not self._walk:
