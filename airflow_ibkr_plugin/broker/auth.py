@@ -87,12 +87,16 @@ async def _probe(spec: GatewaySpec, client_id: int) -> str:
 
 
 def reauthenticate(
-    spec: GatewaySpec, *, reconnect_seconds: float = RECONNECT_SECONDS, restart_seconds: float = RESTART_SECONDS
+    spec: GatewaySpec,
+    *,
+    reconnect_seconds: float = RECONNECT_SECONDS,
+    restart_seconds: float | None = RESTART_SECONDS,
 ) -> SessionStatus:
     """Bring the session back: reconnect; then, where the spec names IBC's command server, have it log in again and
     restart the gateway; then say that a person is needed.
 
-    :param reconnect_seconds, restart_seconds: to wait for the session after IBC's command.
+    :param reconnect_seconds, restart_seconds: to wait for the session after IBC's command. Without `restart_seconds`
+        the gateway is not restarted, and it stays open whether a person is needed.
     :raises ConfigError, ClientIdInUse: see :func:`check_session`.
     """
     status = check_session(spec)
@@ -102,6 +106,8 @@ def reauthenticate(
     tried = "reconnecting"
     if spec.ibc_port is not None:
         for command, seconds in ((RECONNECT, reconnect_seconds), (RESTART, restart_seconds)):
+            if seconds is None:
+                return status
             status = _command(spec, spec.ibc_port, command, seconds)
             if status.valid:
                 return status

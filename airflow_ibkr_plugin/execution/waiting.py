@@ -5,18 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.spec import GatewaySpec
 
 
+# A worker's slot is held no longer than this for the gateway's new login; the triggerer goes on waiting.
+RECONNECT_SECONDS = 10.0
+
+
+class Effort(StrEnum):
+    """How far to go for a session that is not valid; each includes the one before."""
+
+    CHECK = "check"  # only look
+    RECONNECT = "reconnect"  # IBC logs the gateway in again, where the connection names it; bounded by seconds
+    RESTART = "restart"  # IBC restarts the gateway, which takes minutes; after that, a person
+
+
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Whether the wait is over, and one line that says why or why not."""
+    """Whether the wait is over, and one line that says why or why not.
+
+    :param needs_human: nothing but a person can end the wait; the alert is stored.
+    """
 
     ready: bool
     detail: str
+    needs_human: bool = False
 
 
 def market_status(
@@ -54,16 +71,21 @@ def market_status(
     return Status(ready=not closed, detail=f"{now:%Y-%m-%d %H:%M:%S %Z} ({clock}): market {state}")
 
 
-def session_status(spec: GatewaySpec, *, strategy: str) -> Status:
-    """Whether the gateway's session with IBKR is valid; if not, re-authenticate, and alert where a human is needed."""
+def session_status(spec: GatewaySpec, *, strategy: str, effort: Effort) -> Status:
+    """Whether the gateway's session with IBKR is valid; if not, re-authenticate, and alert where a human is needed.
+
+    :raises ConfigError, ClientIdInUse: see :func:`airflow_ibkr_plugin.broker.auth.check_session`.
+    """
     from airflow_ibkr_plugin.broker.auth import check_session, reauthenticate
 
     status = check_session(spec)
-    if not status.valid:
+    if not status.valid and effort is Effort.RECONNECT:
+        status = reauthenticate(spec, reconnect_seconds=RECONNECT_SECONDS, restart_seconds=None)
+    elif not status.valid and effort is Effort.RESTART:
         status = reauthenticate(spec)
     if status.needs_human:
         _alert_human(spec, strategy, status.detail)
-    return Status(ready=status.valid, detail=status.detail)
+    return Status(ready=status.valid, detail=status.detail, needs_human=status.needs_human)
 
 
 def _alert_human(spec: GatewaySpec, strategy: str, detail: str) -> None:

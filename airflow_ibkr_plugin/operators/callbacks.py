@@ -67,6 +67,7 @@ def _task_states(context: Any, dag_id: str, run_id: str) -> dict[tuple[str, int]
     states = {}
     for name, state in context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {}).items():
         # Airflow writes a mapped task's instance as `task_3`.
-        task_id, _, index = (name, "", "-1") if context["dag"].has_task(name) else name.rpartition("_")
-        states[task_id, int(index)] = str(state)
+        task_id, _, index = name.rpartition("_")
+        mapped = index.isdigit() and not context["dag"].has_task(name)
+        states[(task_id, int(index)) if mapped else (name, -1)] = str(state)
     return states

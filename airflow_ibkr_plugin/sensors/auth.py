@@ -18,10 +18,10 @@ class AuthSensor(BrokerSensor):
     ui_color = "#e8f1d4"
 
     def poke(self, context: Any) -> bool:
-        """Look once, and re-authenticate if needed."""
-        from airflow_ibkr_plugin.execution.waiting import session_status
+        """Look once, and reconnect if needed; restarting the gateway takes minutes and is left to the triggerer."""
+        from airflow_ibkr_plugin.execution.waiting import Effort, session_status
 
-        status = session_status(self.gateway(), strategy=self.strategy)
+        status = session_status(self.gateway(), strategy=self.strategy, effort=Effort.RECONNECT)
         self.log.info("%s", status.detail)
         return status.ready
 

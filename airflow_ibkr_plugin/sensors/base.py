@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from airflow_ibkr_plugin.operators.base import TaskRun
+from airflow_ibkr_plugin.operators.base import TaskRun, record_try
 from airflow_ibkr_plugin.triggers.poll import raise_from_event
 
 if TYPE_CHECKING:
@@ -57,29 +58,38 @@ class BrokerSensor(BaseSensorOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Look once; where that is not enough, give the slot back and wait in the triggerer."""
-        if not self.poke(context):
-            self.defer(
-                trigger=self.trigger(TaskRun.from_context(context).owner),
-                method_name="execute_complete",
-                timeout=timedelta(seconds=self.timeout),
-            )
-        return self._record(context)
+        with self._recorded(context):
+            if not self.poke(context):
+                self.defer(
+                    trigger=self.trigger(TaskRun.from_context(context).owner),
+                    method_name="execute_complete",
+                    timeout=timedelta(seconds=self.timeout),
+                )
+        return {"waited_s": self._waited(context)}
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """See the base class, which raises here when the wait took too long."""
+        with self._recorded(context):
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         """The triggerer has seen what was waited for, or an error that ends the wait."""
         raise_from_event(event)
         self.log.info("%s", event["detail"])
-        return self._record(context)
+        return {"waited_s": self._waited(context)}
 
-    def _record(self, context: Any) -> dict[str, Any]:
-        """Store how long the wait was, from the start of the try's first look."""
-        from airflow_ibkr_plugin.store.database import open_database
-        from airflow_ibkr_plugin.tracking.records import log_metrics
-
+    @contextmanager
+    def _recorded(self, context: Any) -> Iterator[None]:
+        """Store how long the wait was, and its failure where it fails; not when it goes on in the triggerer."""
         run = TaskRun.from_context(context)
+        try:
+            yield
+        except Exception as error:
+            record_try(run, self._waited(context), error)
+            raise
+        record_try(run, self._waited(context), None)
+
+    def _waited(self, context: Any) -> float:
+        """Seconds since the try's first look."""
         now = datetime.now(UTC)
-        started = context["ti"].start_date or now
-        waited = (now - started).total_seconds()
-        with open_database().write() as session:
-            log_metrics(session, (run.dag_id, run.run_id), {f"{run.metric_prefix}/duration_s": waited}, now)
-        return {"waited_s": round(waited, 3)}
+        return round((now - (context["ti"].start_date or now)).total_seconds(), 3)

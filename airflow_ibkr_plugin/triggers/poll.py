@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -45,22 +46,25 @@ class PollTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """See the base class."""
-        while True:
-            try:
-                status = await asyncio.to_thread(self.look)
-            except IBKRPluginError as error:
-                if error.family in (Family.FATAL, Family.NEEDS_HUMAN):
-                    yield TriggerEvent(
-                        {"error": type(error).__name__, "message": error.message, "remedy": error.remedy}
-                    )
-                    return
-                self.log.warning("not yet: %s", error)
-            else:
-                self.log.info("%s", status.detail)
-                if status.ready:
-                    yield TriggerEvent({"detail": status.detail})
-                    return
-            await asyncio.sleep(self.poke_interval)
+        # Its own thread: a look may take minutes, and the loop's few default threads serve all triggers.
+        looker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ibkr-look")
+        try:
+            while (event := await self._look(looker)) is None:
+                await asyncio.sleep(self.poke_interval)
+        finally:
+            looker.shutdown(wait=False, cancel_futures=True)
+        yield event
+
+    async def _look(self, looker: ThreadPoolExecutor) -> TriggerEvent | None:
+        try:
+            status = await asyncio.get_running_loop().run_in_executor(looker, self.look)
+        except IBKRPluginError as error:
+            if error.family in (Family.FATAL, Family.NEEDS_HUMAN):
+                return TriggerEvent({"error": type(error).__name__, "message": error.message, "remedy": error.remedy})
+            self.log.warning("not yet: %s", error)
+            return None
+        self.log.info("%s", status.detail)
+        return TriggerEvent({"detail": status.detail}) if status.ready else None
 
 
 def raise_from_event(event: Mapping[str, Any]) -> None:
