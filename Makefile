@@ -36,7 +36,7 @@ test-ib-async: ## the broker tests on ib_async, in an environment of its own
 	test -x .venv-ib-async/bin/python || $(PYTHON) -m venv .venv-ib-async
 	.venv-ib-async/bin/python -m pip install --quiet --requirement constraints-ib-async.txt
 	.venv-ib-async/bin/python -m pip install --quiet --no-deps --editable .
-	.venv-ib-async/bin/python -m pytest tests/broker tests/simulator
+	.venv-ib-async/bin/python -m pytest tests/broker
 
 lint: install ## ruff, strict types, the floors
 	$(BIN)/ruff check .

@@ -203,9 +203,7 @@ class AnalystError(IBKRPluginError):
         return (_rebuild_analyst, (type(self), self.message, self.remedy, self.retry_after, self.raw))
 
 
-def _rebuild_analyst(
-    cls: type[AnalystError], message: str, remedy: str, after: float | None, raw: str
-) -> AnalystError:
+def _rebuild_analyst(cls: type[AnalystError], message: str, remedy: str, after: float | None, raw: str) -> AnalystError:
     return cls(message, remedy=remedy, retry_after=after, raw=raw)
 
 
