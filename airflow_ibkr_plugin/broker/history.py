@@ -1,21 +1,29 @@
-"""Market data: what is cached is not asked for again, what comes is checked before anyone sees it."""
+"""Market data: what is cached is not asked for again, and nobody sees a bar that was not checked."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow_ibkr_plugin.broker.pacing import Pacer, record_violation
-from airflow_ibkr_plugin.errors import NoMarketData, PacingViolation
+from airflow_ibkr_plugin.broker.pacing import HistoryRequest, Pacing
+from airflow_ibkr_plugin.errors import ConfigError, NoMarketData
 from airflow_ibkr_plugin.store.bars import Bars
-from airflow_ibkr_plugin.trading.bar_checks import BarReport, check_bars, completed, require_good, split_ratio
+from airflow_ibkr_plugin.trading.bar_checks import (
+    BarReport,
+    check_bars,
+    complete,
+    contradicts,
+    drop_repeats,
+    require_good,
+    split_ratio,
+)
 from airflow_ibkr_plugin.trading.bars import BAR_SIZES, Bar, is_intraday
-from airflow_ibkr_plugin.trading.durations import covering, earliest_day, first_session
-from airflow_ibkr_plugin.trading.market_hours import Session, default_calendar, sessions
+from airflow_ibkr_plugin.trading.calendars import FOREX
+from airflow_ibkr_plugin.trading.durations import Duration, period, periods, requests, window
+from airflow_ibkr_plugin.trading.market_hours import default_calendar
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
@@ -24,15 +32,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Bars that are asked for again beside what is missing, so that a split shows.
-_OVERLAP = 2
+# Cached bars that are asked for again beside what is missing, so that a split shows; and how far off they may lie.
+_OVERLAP = 3
+_NEAR = {"1 week": timedelta(days=35), "1 month": timedelta(days=130)}
+_NEAR_OTHERS = timedelta(days=10)
+# Pairs of currencies, and any bars of seconds, may lack bars in which nothing was quoted or traded.
+_QUIET = timedelta(minutes=15)
+# A bar that has ended just now may not be there yet.
+_DELIVERY = timedelta(seconds=30)
+_MOST_REQUESTS = 60
+# Extended trading goes on that long after the close (US stocks: 16:00 to 20:00); a day's bar is complete behind it.
+_AFTER_HOURS = timedelta(hours=4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BarsRequest:
-    """Which bars are wanted; the words are IBKR's.
+    """Which bars are wanted, in IBKR's words.
 
-    :param end: aware; None for the broker's now. Only bars that are over by then are returned.
+    :param duration: whole bars only; days count complete sessions, see docs/market-data.md.
+    :param end: aware; None for the broker's now. Only bars that are complete by then are returned.
+    :param calendar: exchange calendar; '' for that of the instrument's exchange.
     """
 
     bar_size: str = "1 day"
@@ -40,13 +59,16 @@ class BarsRequest:
     what: str = "TRADES"
     use_rth: bool = True
     end: datetime | None = None
+    calendar: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BarsResult:
-    """Checked bars, oldest first, at least one; how many came from the broker just now and how many from the cache.
+    """Checked, complete bars, oldest first, at least one.
 
+    :param fetched: how many of them came from the broker just now; :param cached: how many did not.
     :param source: where they come from, such as `simulator:ibkr_default`.
+    :param first, last: start of the first and of the last bar.
     """
 
     bars: list[Bar] = field(repr=False)
@@ -58,142 +80,202 @@ class BarsResult:
     last: datetime
 
 
-def fetch_bars(session: BrokerSession, database: Database, instrument: Instrument, request: BarsRequest) -> BarsResult:
-    """The requested bars: cached ones from the trading database, missing ones from the broker, all of them checked.
+def fetch_bars(
+    session: BrokerSession,
+    database: Database,
+    instrument: Instrument,
+    request: BarsRequest,
+    *,
+    pacing: Pacing | None = None,
+) -> BarsResult:
+    """The requested bars: from the trading database, what is missing there from the broker, all of them checked.
 
     :raises NoMarketData: the broker has none.
-    :raises BadBars: gaps, duplicates, impossible prices, or a series that ends too early; nothing of it is cached.
-    :raises PacingViolation: the broker says we ask too much; stored as an event.
+    :raises BadBars: gaps, duplicates, impossible prices or a series that ends too early; nothing of it is cached.
+    :raises PacingViolation: the limits for historical requests are reached; `retry_after` says when to try again.
+    :raises ConfigError: bar size, duration or calendar cannot be used.
     """
-    return _Fetch(session, database, instrument, request).run()
+    pacing = pacing or Pacing(database, session.source)
+    return _Fetch(session, database, instrument, request, pacing).run()
 
 
 class _Fetch:
     def __init__(
-        self, session: BrokerSession, database: Database, instrument: Instrument, request: BarsRequest
+        self,
+        session: BrokerSession,
+        database: Database,
+        instrument: Instrument,
+        request: BarsRequest,
+        pacing: Pacing,
     ) -> None:
-        self.session = session
-        self.database = database
-        self.instrument = instrument
-        self.request = request
-        self.series = (session.source, instrument.con_id, request.bar_size, request.what, request.use_rth)
-        self.now = session.now()
-        self.end = min(request.end or self.now, self.now)
-        self.calendar = default_calendar(instrument)
-        self.sessions = self._sessions()
-        opening = first_session(request.duration, self.end, self.sessions)
-        self.start = self._bar_time(opening) if opening else _midnight(earliest_day(request.duration, self.end))
+        if request.bar_size not in BAR_SIZES:
+            raise ConfigError(
+                f"{request.bar_size!r} is no bar size of IBKR.", remedy=f"Use one of: {', '.join(BAR_SIZES)}."
+            )
+        self.duration = Duration.parse(request.duration)
+        self.calendar = request.calendar or default_calendar(instrument)
+        if not self.calendar:
+            exchange = instrument.primary_exchange or instrument.exchange
+            raise ConfigError(
+                f"no exchange calendar is known for {exchange}, so the bars of {instrument.name} could not be checked.",
+                remedy="Name one as `calendar` of the market-data task, such as XNYS.",
+            )
+        self.session, self.database, self.instrument, self.pacing = session, database, instrument, pacing
+        self.request, self.size = request, request.bar_size
+        self.name = f"{instrument.name} ({self.size}, {request.what})"
+        self.series = (session.source, instrument.con_id, self.size, request.what, request.use_rth)
+        self.quiet = _QUIET if self.calendar == FOREX or BAR_SIZES[self.size] < timedelta(minutes=1) else timedelta(0)
+        now = session.now()
+        self.until = min(request.end or now, now)
+        if not request.use_rth and not is_intraday(self.size) and self.calendar != FOREX:
+            self.until -= _AFTER_HOURS
+        self.start, self.expected = window(self.duration, self.until, self.calendar, self.size)
+        near = _NEAR.get(self.size, _NEAR_OTHERS)
+        self.span = (self.start - near, min(self.until + near, now))
+        #: The periods of the window and of its neighbourhood: requests reach into it, to overlap what is cached.
+        self.around = [
+            p
+            for p in periods(self.span[0].date(), self.span[1].date() + timedelta(days=1), self.calendar, self.size)
+            if p.open < self.span[1]
+        ]
+        self.by_date = {p.date: p for p in self.around}
 
     def run(self) -> BarsResult:
         with self.database.read() as transaction:
-            cached = Bars(transaction).load(*self.series, self.start, self.end)
-        fetched = self._missing(cached)
-        if fetched and (ratio := split_ratio(cached, fetched)):
-            log.warning("%s: cached bars are off by %.4f (a split): all are fetched again", self._name, ratio)
-            cached, fetched = [], self._ask(self.request.duration, self.request.end)
-        merged = {bar.time: bar for bar in cached} | {bar.time: bar for bar in fetched}
-        bars = [merged[at] for at in sorted(merged) if self.start <= at <= self.end]
+            stored = Bars(transaction).load(*self.series, self.span[0], self.span[1] + timedelta(days=1))
+        # A simulated clock may have been set back since.
+        known = [bar for bar in stored if self._bounds(bar)[1] <= self.span[1]]
+        fetched = [bar for start, end in self._missing(known) for bar in self._ask(start, end, has_some=bool(known))]
+        if reason := self._inconsistent(known, fetched):
+            log.warning("%s: %s; all bars are fetched again", self.name, reason)
+            known, fetched = [], self._ask(self.start, self.until, has_some=False)
+        merged = {bar.time: bar for bar in known} | {bar.time: bar for bar in fetched}
+        bars = [merged[at] for at in sorted(merged) if self._inside(merged[at])]
         if not bars:
             raise NoMarketData(
-                f"{self._name}: the broker has no complete {self.request.bar_size} bar in {self.request.duration}.",
-                remedy="Check the symbol, the market data subscription, and `duration` and `bar_size`.",
+                f"{self.name}: the broker has no complete bar in the {self.duration} before {self.until}.",
+                remedy="Check the symbol, the account's market data subscriptions, and the duration.",
             )
-        report = check_bars(
-            bars, bar_size=self.request.bar_size, sessions=self.sessions, calendar=self.calendar, now=self.end
-        )
-        require_good(report, self._name)
-        self._save(fetched, replace=not cached)
-        known = {bar.time for bar in cached}
+        report = self._check(bars, now=self.until - _DELIVERY if is_intraday(self.size) else self.until)
+        require_good(report, self.name)
+        for warning in report.warnings:
+            log.warning("%s: %s", self.name, warning)
+        self._save(fetched, replace=bool(reason))
+        new = {bar.time for bar in fetched}
+        count = sum(bar.time in new for bar in bars)
         return BarsResult(
             bars=bars,
-            fetched=len([bar for bar in fetched if bar.time not in known]),
-            cached=len(cached),
+            fetched=count,
+            cached=len(bars) - count,
             report=report,
             source=self.session.source,
             first=bars[0].time,
             last=bars[-1].time,
         )
 
-    @property
-    def _name(self) -> str:
-        return self.instrument.name
+    # --- what is missing ----------------------------------------------------------------------------------
 
-    def _sessions(self) -> list[Session]:
-        """Sessions from the earliest day of the duration to the end; none where the market's calendar is unknown."""
-        if not self.calendar:
-            log.warning("%s: no calendar for %s: gaps cannot be seen", self._name, self.instrument.primary_exchange)
-            return []
-        first = earliest_day(self.request.duration, self.end)
-        return [s for s in sessions(first, self.end.date() + timedelta(days=2), self.calendar) if s.open < self.end]
+    def _missing(self, known: Sequence[Bar]) -> Iterator[tuple[datetime, datetime]]:
+        """Stretches to ask for, each reaching over some cached bars beside it."""
+        inside = [bar for bar in known if self._inside(bar)]
+        report = self._check(inside, now=self.until)
+        if not inside or report.gaps:
+            # A hole in the cache lies between two windows that were asked for at different times.
+            yield self._widened(self.start, self.until, known)
+            return
+        if report.late_start:
+            yield self._widened(self.start, report.late_start.end, known)
+        # However quiet the market may be, ask for what may be there by now.
+        if stale := self._check(inside, now=self.until, quiet=timedelta(0)).stale:
+            yield self._widened(stale.start, self.until, known)
 
-    def _bar_time(self, session: Session) -> datetime:
-        return session.open if is_intraday(self.request.bar_size) else _midnight(session.date)
-
-    def _missing(self, cached: Sequence[Bar]) -> list[Bar]:
-        """Ask the broker for what the cache lacks at its head and at its tail."""
-        if not cached or BAR_SIZES[self.request.bar_size] > timedelta(days=1):
-            return self._ask(self.request.duration, self.request.end)
-        fetched: list[Bar] = []
-        size = BAR_SIZES[self.request.bar_size]
-        if cached[0].time > self.start:
-            overlap = cached[min(_OVERLAP, len(cached)) - 1].time + size
-            fetched += self._ask(covering(self.start, overlap), overlap)
-        if self._due_after(cached[-1].time):
-            overlap = cached[-min(_OVERLAP, len(cached))].time
-            fetched += self._ask(covering(overlap, self.end), self.request.end)
-        return fetched
-
-    def _due_after(self, last: datetime) -> bool:
-        """Whether a further bar is complete by now."""
-        size = BAR_SIZES[self.request.bar_size]
-        if not self.sessions:
-            return last + 2 * size <= self.end
-        if is_intraday(self.request.bar_size):
-            return any(
-                max(s.open, last + size) + size <= min(s.close, self.end)
-                for s in self.sessions
-                if s.close > last + size
-            )
-        return any(s.date > last.date() and s.close <= self.end for s in self.sessions)
-
-    def _ask(self, duration: str, end: datetime | None) -> list[Bar]:
-        request = self.request
-        waited = _pacer(self.session.source).acquire(
-            con_id=self.instrument.con_id, what=request.what, bar_size=request.bar_size, duration=duration, end=end
+    def _widened(self, start: datetime, end: datetime, known: Sequence[Bar]) -> tuple[datetime, datetime]:
+        before = [bar for bar in known if self._bounds(bar)[1] <= start][-_OVERLAP:]
+        after = [bar for bar in known if self._bounds(bar)[0] >= end][:_OVERLAP]
+        return (
+            self._bounds(before[0])[0] if before else start,
+            self._bounds(after[-1])[1] if after else end,
         )
-        try:
-            answer = self.session.history(
-                self.instrument,
-                bar_size=request.bar_size,
-                duration=duration,
-                end=end,
-                what=request.what,
-                use_rth=request.use_rth,
-            )
-        except PacingViolation as error:
-            asked = f"{self._name} {request.bar_size} {duration} {request.what}"
-            record_violation(self.database, self.session.source, asked, error, waited, datetime.now(UTC))
-            raise
-        # What the broker sends twice or out of order is a fault of its answer, and must not vanish in the merge.
-        over = completed(answer, bar_size=request.bar_size, sessions=self.sessions, now=self.end)
-        report = check_bars(over, bar_size=request.bar_size, sessions=(), calendar=self.calendar, now=self.end)
-        if over:
-            require_good(report, self._name)
-        return over
 
-    def _save(self, bars: Sequence[Bar], *, replace: bool) -> None:
-        if not bars:
+    def _bounds(self, bar: Bar) -> tuple[datetime, datetime]:
+        """When a bar begins and ends: its period, where it is a day or longer."""
+        if is_intraday(self.size):
+            return bar.time, bar.time + BAR_SIZES[self.size]
+        found = self.by_date.get(period(bar.time.date(), self.size)[0])
+        return (found.open, found.close) if found else (bar.time, bar.time + timedelta(days=1))
+
+    def _inside(self, bar: Bar) -> bool:
+        begin, end = self._bounds(bar)
+        return begin >= self.start and (is_intraday(self.size) or end <= self.until) and begin < self.until
+
+    # --- the broker ---------------------------------------------------------------------------------------
+
+    def _ask(self, start: datetime, end: datetime, *, has_some: bool) -> list[Bar]:
+        """The complete bars of a stretch of time, each answer checked by itself.
+
+        :param has_some: whether there are others, so that an empty stretch is no error yet; the check decides.
+        """
+        asked = requests(start, end, self.around, self.size)
+        if len(asked) > _MOST_REQUESTS:
+            raise ConfigError(
+                f"{self.name}: {self.duration} would take {len(asked)} requests of IBKR.",
+                remedy=f"Ask for larger bars or a shorter duration, at most {_MOST_REQUESTS} requests.",
+            )
+        found: dict[datetime, Bar] = {}
+        empty: NoMarketData | None = None
+        for part in asked:
+            try:
+                answer = self._answer(part.duration, part.end)
+            except NoMarketData as error:
+                log.warning("%s", error)
+                empty = error
+                continue
+            found |= {bar.time: bar for bar in answer if self._bounds(bar)[0] >= part.start}
+        if empty and not found and not has_some:
+            raise empty
+        return [found[at] for at in sorted(found)]
+
+    def _answer(self, duration: str, end: datetime) -> list[Bar]:
+        request = HistoryRequest(
+            con_id=self.instrument.con_id,
+            what=self.request.what,
+            bar_size=self.size,
+            duration=duration,
+            # "Now" is the broker's to say; a moment that is given must not lie in its future.
+            end=None if end == self.until and self.request.end is None else end,
+            use_rth=self.request.use_rth,
+        )
+        answer = self.pacing.history(self.session, self.instrument, request)
+        bars = drop_repeats(answer)
+        if len(bars) < len(answer):
+            log.warning("%s: the broker sent %d bars twice", self.name, len(answer) - len(bars))
+        # What else is wrong with an answer must not vanish when it is merged with others.
+        require_good(check_bars(bars, bar_size=self.size, expected=(), now=self.until), self.name)
+        return complete(bars, bar_size=self.size, expected=self.around, now=min(end, self.span[1]))
+
+    # --- checks and storage -------------------------------------------------------------------------------
+
+    def _inconsistent(self, known: Sequence[Bar], fetched: Sequence[Bar]) -> str:
+        if ratio := split_ratio(known, fetched):
+            return f"cached prices are {ratio:.4g} times the broker's, a split"
+        if contradicts(known, fetched):
+            return "cached prices are not the broker's"
+        return ""
+
+    def _check(self, bars: Sequence[Bar], *, now: datetime, quiet: timedelta | None = None) -> BarReport:
+        return check_bars(
+            bars,
+            bar_size=self.size,
+            expected=self.expected,
+            now=now,
+            start=self.start,
+            quiet=self.quiet if quiet is None else quiet,
+        )
+
+    def _save(self, fetched: Sequence[Bar], *, replace: bool) -> None:
+        if not fetched:
             return
         with self.database.write() as transaction:
             if replace:
                 Bars(transaction).delete(*self.series)
-            Bars(transaction).save(*self.series, bars)
-
-
-@cache
-def _pacer(source: str) -> Pacer:
-    return Pacer()
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(0), UTC)
+            Bars(transaction).save(*self.series, fetched)

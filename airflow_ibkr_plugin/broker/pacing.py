@@ -1,96 +1,169 @@
-"""IBKR's documented limits for historical requests, kept by this process, and the record of when they bit.
+"""IBKR's limits for historical requests, kept for the whole installation, and the record of when they bit.
 
-Source: TWS API, "Historical Data Limitations": no identical request within 15 seconds, fewer than 6 for one contract,
-exchange and tick type within 2 seconds, at most 60 in 10 minutes for bars of 30 seconds or less, BID_ASK counted twice.
+Source of the limits: TWS API, "Historical Data Limitations". They count for bars of 30 seconds or less; for larger bars
+IBKR has lifted them. Tasks are processes of their own, so what was sent lately is remembered in the trading database.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from airflow_ibkr_plugin.errors import PacingViolation
+from airflow_ibkr_plugin.store.pacing_events import PacingEvents
 from airflow_ibkr_plugin.trading.bars import BAR_SIZES
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from airflow_ibkr_plugin.errors import PacingViolation
+    from airflow_ibkr_plugin.broker.session import BrokerSession
     from airflow_ibkr_plugin.store.database import Database
+    from airflow_ibkr_plugin.trading.bars import Bar
+    from airflow_ibkr_plugin.trading.instruments import Instrument
 
 log = logging.getLogger(__name__)
 
-IDENTICAL_SECONDS = 15.0
-CONTRACT_REQUESTS, CONTRACT_SECONDS = 5, 2.0
-SMALL_REQUESTS, SMALL_SECONDS = 60, 600.0
-SMALL_BARS = timedelta(seconds=30)
+LIMITED = timedelta(seconds=30)  # bars up to this size are limited
+IDENTICAL = timedelta(seconds=15)  # between two identical requests
+PER_CONTRACT, CONTRACT_WINDOW = 5, timedelta(seconds=2)  # six of one contract and tick type are one too many
+IN_ALL, WINDOW = 60, timedelta(minutes=10)
+# What reaches IBKR may lie closer together than what we sent.
+_JITTER = timedelta(seconds=0.5)
+# A worker slot is held for so long at most; then Airflow retries, after the rest of the wait.
+MOST_WAIT = 30.0
+# IBKR does not say which limit a violation broke. After this wait all but the long window are free again.
+_VIOLATION_WAIT = (IDENTICAL + _JITTER).total_seconds()
 
 
-class _Window:
-    """At most `limit` within `seconds`."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryRequest:
+    """One request for history as IBKR counts it; `end` None means now."""
 
-    def __init__(self, limit: int, seconds: float) -> None:
-        self._limit = limit
-        self._seconds = seconds
-        self._times: deque[float] = deque()
+    con_id: int
+    what: str
+    bar_size: str
+    duration: str
+    end: datetime | None
+    use_rth: bool
 
-    def wait(self, now: float) -> float:
-        """Seconds until one more is allowed."""
-        while self._times and self._times[0] <= now - self._seconds:
-            self._times.popleft()
-        return 0.0 if len(self._times) < self._limit else self._times[0] + self._seconds - now
+    @property
+    def series(self) -> str:
+        """What the limit per contract, exchange and tick type counts by."""
+        return f"{self.con_id} {self.what} "
 
-    def take(self, now: float) -> None:
-        self._times.append(now)
+    @property
+    def key(self) -> str:
+        """Two requests with the same key are identical."""
+        hours = "regular" if self.use_rth else "all"
+        end = self.end.isoformat() if self.end else "now"
+        return f"{self.series}{self.bar_size}, {self.duration} to {end}, {hours} hours"
+
+    @property
+    def weight(self) -> int:
+        """IBKR counts a BID_ASK request twice."""
+        return 2 if self.what == "BID_ASK" else 1
 
 
-class Pacer:
-    """Keeps the limits of one gateway connection. Thread-safe.
+def wait_for(request: HistoryRequest, sent: Iterable[tuple[str, datetime]], now: datetime) -> timedelta:
+    """How long to wait before a request may be sent; zero or less: not at all. Pure.
 
-    :param clock, sleep: of the monotonic kind; a test brings its own.
+    :param sent: key and time of what was sent in the last ten minutes, oldest first, a request of weight two twice.
+    """
+    past = list(sent)
+    free = [at + IDENTICAL for key, at in past if key == request.key]
+    of_series = [at for key, at in past if key.startswith(request.series)]
+    for times, most, span in ((of_series, PER_CONTRACT, CONTRACT_WINDOW), ([at for _, at in past], IN_ALL, WINDOW)):
+        # With the request itself, no more than `most` may lie in any window.
+        over = len(times) - (most - request.weight)
+        if over > 0:
+            free.append(times[over - 1] + span)
+    return max(free) + _JITTER - now if free else timedelta(0)
+
+
+class Pacing:
+    """Sends requests for history no faster than IBKR allows.
+
+    :param source: of the broker session; each has limits of its own.
+    :param clock, sleep: UTC now and time.sleep, unless a test brings others. IBKR counts in real time, so this is never
+        the broker's clock, which may be simulated.
+    :param most_wait: seconds that one request waits at most.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self,
+        database: Database,
+        source: str,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], None] = time.sleep,
+        most_wait: float = MOST_WAIT,
     ) -> None:
+        self._database = database
+        self._source = source
         self._clock = clock
         self._sleep = sleep
-        self._lock = threading.Lock()
-        self._identical: dict[Hashable, _Window] = {}
-        self._contract: dict[Hashable, _Window] = {}
-        self._small = _Window(SMALL_REQUESTS, SMALL_SECONDS)
+        self._most_wait = most_wait
 
-    def acquire(self, *, con_id: int, what: str, bar_size: str, duration: str, end: datetime | None) -> float:
-        """Wait until the request is allowed, and count it. Returns the seconds that were waited, at most 600."""
-        windows = [
-            self._identical.setdefault((con_id, what, bar_size, duration, end), _Window(1, IDENTICAL_SECONDS)),
-            self._contract.setdefault((con_id, what), _Window(CONTRACT_REQUESTS, CONTRACT_SECONDS)),
-        ]
-        if BAR_SIZES[bar_size] <= SMALL_BARS:
-            windows.append(self._small)
-        waited = 0.0
+    def history(self, session: BrokerSession, instrument: Instrument, request: HistoryRequest) -> list[Bar]:
+        """`session.history`, paced. A violation is waited out once, stored, and raised the second time.
+
+        :raises PacingViolation: the broker said so, or the wait would be too long; `retry_after` says when to try.
+        """
         while True:
-            with self._lock:
+            waited = self._acquire(request)
+            try:
+                return session.history(
+                    instrument,
+                    bar_size=request.bar_size,
+                    duration=request.duration,
+                    end=request.end,
+                    what=request.what,
+                    use_rth=request.use_rth,
+                )
+            except PacingViolation as error:
+                self._violated(request, error, waited)
+
+    def _violated(self, request: HistoryRequest, error: PacingViolation, waited: float) -> None:
+        with self._database.write() as transaction:
+            events = PacingEvents(transaction)
+            # Whoever asked, in whatever task: the second violation within the window is not waited out.
+            lately = events.recent(self._source, self._clock() - WINDOW)
+            again = any(event.code is not None for event in lately)
+            wait = 0.0 if again else min(_VIOLATION_WAIT, self._most_wait)
+            events.add(self._source, request.key, error.code or 0, error.message, waited + wait, self._clock())
+        if again:
+            log.warning("pacing violation again: %s", request.key)
+            raise error
+        log.warning("pacing violation, waiting %.1f s: %s", wait, request.key)
+        self._sleep(wait)
+
+    def _acquire(self, request: HistoryRequest) -> float:
+        """Wait until the request is allowed and note it as sent, before it is; returns the seconds waited."""
+        waited = 0.0
+        if BAR_SIZES[request.bar_size] > LIMITED:
+            return waited
+        while True:
+            with self._database.write(serialize=f"pacing:{self._source}") as transaction:
                 now = self._clock()
-                wait = max(window.wait(now) for window in windows)
+                events = PacingEvents(transaction)
+                sent = [
+                    (event.request, event.at)
+                    for event in events.recent(self._source, now - WINDOW - _JITTER)
+                    if event.code is None
+                ]
+                wait = wait_for(request, sent, now).total_seconds()
                 if wait <= 0:
-                    for window in windows:
-                        window.take(now)
+                    for _ in range(request.weight):
+                        events.add(self._source, request.key, None, "sent", waited, now)
                     return waited
+            if waited + wait > self._most_wait:
+                raise PacingViolation(
+                    f"IBKR's limits for bars of 30 seconds or less leave no room for {request.key} for {wait:.0f} s.",
+                    remedy="Ask for less at once, or for larger bars.",
+                    retry_after=wait,
+                )
+            log.info("pacing: waiting %.1f s before %s", wait, request.key)
             self._sleep(wait)
             waited += wait
-
-
-def record_violation(
-    database: Database, source: str, request: str, error: PacingViolation, waited: float, at: datetime
-) -> None:
-    """Store and log that the broker said we ask too much."""
-    from airflow_ibkr_plugin.store.pacing_events import PacingEvents
-
-    log.warning("%s: %s", request, error)
-    with database.write() as session:
-        PacingEvents(session).add(source, request, error.code, error.message, waited, at)

@@ -16,11 +16,11 @@ from airflow_ibkr_plugin.errors import BrokerError
 from airflow_ibkr_plugin.trading.calendars import FOREX, Session, sessions
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
 
-__all__ = ["Session", "default_calendar", "is_open", "next_open", "sessions"]
+__all__ = ["FOREX", "Session", "default_calendar", "is_open", "next_open", "sessions"]
 
 # IBKR's exchange names -> the calendar that they keep. Source: IBKR, "Exchange Listings"; MIC codes of ISO 10383.
 _CALENDARS: Mapping[str, str] = {
-    **dict.fromkeys(("NYSE", "NASDAQ", "ISLAND", "ARCA", "AMEX", "BATS", "IEX", "PINK"), "XNYS"),
+    **dict.fromkeys(("NYSE", "NASDAQ", "ISLAND", "ARCA", "AMEX", "BATS", "IEX", "PINK", "OTCLNKECN"), "XNYS"),
     "REPLAY": "XNYS",  # the simulated gateway's replay of recorded US sessions
     **dict.fromkeys(("IDEALPRO", "FXCONV"), FOREX),
     **dict.fromkeys(("TSE", "VENTURE"), "XTSE"),
@@ -43,6 +43,14 @@ _CALENDARS: Mapping[str, str] = {
     "SGX": "XSES",
     "KSE": "XKRX",
     "ASX": "XASX",
+    "MEXI": "XMEX",
+    "WSE": "XWAR",
+    "BUX": "XBUD",
+    "PRA": "XPRA",
+    "JSE": "XJSE",
+    "TASE": "XTAE",
+    "BOVESPA": "BVMF",
+    "NSE": "XBOM",
     "CME": "CMES",
 }
 # IBKR's short names that the time zone database lacks, or has as a fixed offset without DST.
