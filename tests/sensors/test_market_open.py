@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from airflow_ibkr_plugin.triggers.market_open import MarketOpenTrigger
 
 pytestmark = pytest.mark.usefixtures("database")
 
-OPEN = "2026-03-16T15:00:00Z"
+OPEN = datetime(2026, 3, 16, 15, tzinfo=UTC)
 SATURDAY = "2026-03-14T15:00:00Z"
 
 
@@ -74,7 +74,8 @@ def test_a_closed_market_is_waited_for_in_the_triggerer(
     # As it reaches the triggerer: through the metadata database.
     path, arguments = handed.trigger.serialize()
     assert path == "airflow_ibkr_plugin.triggers.market_open.MarketOpenTrigger"
-    trigger = MarketOpenTrigger(**deserialize(serialize(arguments)))
+    received: Any = deserialize(serialize(arguments))
+    trigger = MarketOpenTrigger(**received)
     assert trigger.serialize() == (path, arguments)
 
     looked = []
@@ -82,7 +83,7 @@ def test_a_closed_market_is_waited_for_in_the_triggerer(
     def after(looks: int) -> None:
         looked.append(looks)
         if looks == 2:
-            gateway.control("clock", set=OPEN)
+            gateway.control("clock", set=OPEN.isoformat())
 
     event = wait(trigger, after)
     assert looked == [1, 2, 3]
@@ -135,9 +136,7 @@ def test_a_gateway_that_is_away_is_looked_past(
 
     def after(looks: int) -> None:
         if looks == 3:
-            back.append(
-                start_simulator(port=gateway.port, seed=7, clock=datetime.fromisoformat(OPEN), account="DU1234567")
-            )
+            back.append(start_simulator(port=gateway.port, seed=7, clock=OPEN, account="DU1234567"))
 
     try:
         assert "market open" in wait(trigger, after)["detail"]
