@@ -1,0 +1,75 @@
+"""`airflow ibkr ...` as a person types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+AIRFLOW = str(Path(sys.executable).with_name("airflow"))
+EXAMPLES = Path(__file__).parents[2] / "example_configs"
+
+
+def airflow(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [AIRFLOW, "ibkr", *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def test_the_examples_are_sound() -> None:
+    done = airflow("validate", str(EXAMPLES))
+    assert done.returncode == 0, done.stderr
+    assert "4 strategies: no fault found." in done.stdout
+
+
+def test_every_fault_is_named_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("id: broken\nsymbols: [SPY]\ntasks:\n  a:\n    type: no_such_type\n    needs: [b]\n")
+    done = airflow("validate", str(file))
+    assert done.returncode == 1
+    assert f"{file}:5:" in done.stderr
+    assert f"{file}:6:" in done.stderr
+
+
+def test_packages_and_what_they_offer_are_listed() -> None:
+    done = airflow("packages")
+    assert done.returncode == 0, done.stderr
+    lines = {line.partition(" ")[0]: line for line in done.stdout.splitlines()}
+    assert "risk_rule order_notional" in lines["builtin"]
+    assert "prompt momentum.breakout" in lines["momentum"]
+
+
+def test_the_simulator_takes_its_own_options() -> None:
+    done = airflow("simulator", "--", "--help")
+    assert done.returncode == 0
+    assert "--control-port" in done.stdout
+
+
+def test_setup_migrates_and_makes_a_pool_for_each_gateway_connection(
+    airflow_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from airflow.models import Connection, Pool
+    from airflow.utils.session import create_session
+
+    from airflow_ibkr_plugin.cli.commands import setup
+    from airflow_ibkr_plugin.store.database import Database
+
+    url = f"sqlite:///{tmp_path / 'trading.db'}"
+    monkeypatch.setenv("AIRFLOW__IBKR__SQL_ALCHEMY_CONN", url)
+    with create_session() as session:
+        session.add(Connection(conn_id="desk", conn_type="ibkr", extra='{"client_ids": "3-7"}'))
+    try:
+        setup(Namespace())
+        setup(Namespace())  # a second time changes nothing
+        pool = Pool.get_pool("ibkr_desk")
+        assert pool is not None
+        assert pool.slots == 5
+        with Database(url).read():  # the schema is there
+            pass
+    finally:
+        with create_session() as session:
+            session.query(Connection).filter_by(conn_id="desk").delete()
+            session.query(Pool).filter_by(pool="ibkr_desk").delete()
