@@ -105,7 +105,7 @@ def _per_symbol() -> list[TaskType]:
                 }
             ),
             per_symbol=True,
-            takes=_BROKER,
+            takes=(*_BROKER, "calendar"),
             description="Fetches, checks and caches bars.",
         ),
         TaskType(

@@ -51,7 +51,7 @@ class BarsRequest:
 
     :param duration: whole bars only; days count complete sessions, see docs/market-data.md.
     :param end: aware; None for the broker's now. Only bars that are complete by then are returned.
-    :param calendar: exchange calendar; '' for that of the instrument's exchange.
+    :param calendar: exchange calendar for an instrument whose exchange has none that is known here.
     """
 
     bar_size: str = "1 day"
@@ -113,12 +113,12 @@ class _Fetch:
                 f"{request.bar_size!r} is no bar size of IBKR.", remedy=f"Use one of: {', '.join(BAR_SIZES)}."
             )
         self.duration = Duration.parse(request.duration)
-        self.calendar = request.calendar or default_calendar(instrument)
+        self.calendar = default_calendar(instrument) or request.calendar
         if not self.calendar:
             exchange = instrument.primary_exchange or instrument.exchange
             raise ConfigError(
                 f"no exchange calendar is known for {exchange}, so the bars of {instrument.name} could not be checked.",
-                remedy="Name one as `calendar` of the market-data task, such as XNYS.",
+                remedy="Name one as `calendar` of the workflow, such as XNYS.",
             )
         self.session, self.database, self.instrument, self.pacing = session, database, instrument, pacing
         self.request, self.size = request, request.bar_size

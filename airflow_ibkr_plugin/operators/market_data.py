@@ -17,6 +17,7 @@ class MarketDataOperator(BrokerOperator):
     :param bar_size: IBKR's spelling, such as `1 day`, `5 mins`.
     :param duration: IBKR's spelling, such as `1 Y`, `30 D`.
     :param what: TRADES, MIDPOINT, BID or ASK; empty means TRADES, for forex MIDPOINT.
+    :param calendar: exchange calendar for a symbol whose exchange has none that is known.
     """
 
     template_fields: Sequence[str] = ("symbol",)
@@ -30,6 +31,7 @@ class MarketDataOperator(BrokerOperator):
         duration: str = "1 Y",
         what: str = "",
         use_rth: bool = True,
+        calendar: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -38,6 +40,7 @@ class MarketDataOperator(BrokerOperator):
         self.duration = duration
         self.what = what
         self.use_rth = use_rth
+        self.calendar = calendar
 
     def run_task(self, context: Any, run: TaskRun) -> dict[str, Any]:
         """See the class."""
@@ -50,7 +53,13 @@ class MarketDataOperator(BrokerOperator):
         what = self.what or ("MIDPOINT" if spec.sec_type is SecType.FOREX else "TRADES")
         with self.broker(run) as session:
             instrument = pin(session, self.database, spec)
-            request = BarsRequest(bar_size=self.bar_size, duration=self.duration, what=what, use_rth=self.use_rth)
+            request = BarsRequest(
+                bar_size=self.bar_size,
+                duration=self.duration,
+                what=what,
+                use_rth=self.use_rth,
+                calendar=self.calendar,
+            )
             result = fetch_bars(session, self.database, instrument, request)
             now = session.now()
         self.log.info(
