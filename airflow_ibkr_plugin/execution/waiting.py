@@ -59,7 +59,7 @@ def market_status(
         closed = []
         for symbol in symbols:
             instrument = pin(session, database, InstrumentSpec.parse(symbol))
-            opened = is_open(instrument, now)
+            opened = is_open(instrument, now, calendar=calendar)
             if opened is None:
                 raise ConfigError(
                     f"nobody can tell when the market of {instrument.name} is open.",

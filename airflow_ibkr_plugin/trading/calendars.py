@@ -70,6 +70,18 @@ def sessions(start_date: date, end_date: date, calendar: str) -> list[Session]:
     return _calendar(calendar, early=start_date < _recent()).sessions(start_date, end_date)
 
 
+def calendar_names() -> list[str]:
+    """Every name that :func:`sessions` takes, sorted. Imports both calendar libraries: about a second."""
+    import exchange_calendars
+    import pandas_market_calendars
+
+    libraries = (
+        exchange_calendars.get_calendar_names(include_aliases=True),
+        pandas_market_calendars.get_calendar_names(),
+    )
+    return sorted({*_FOREX_NAMES, *_CME, *(name for names in libraries for name in names)})
+
+
 def _recent() -> date:
     """From when on exchange_calendars' default calendars surely know; they begin 20 years before today."""
     return datetime.now(UTC).date() - timedelta(days=19 * 365)

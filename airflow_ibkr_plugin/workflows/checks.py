@@ -118,10 +118,10 @@ class Checker:
         name = config.get("calendar", "")
         if not name or not isinstance(name, str):
             return
-        # Takes half a second, so only where a calendar is named.
-        from exchange_calendars import get_calendar_names
+        # Takes a second, so only where a calendar is named.
+        from airflow_ibkr_plugin.trading.calendars import calendar_names
 
-        if name not in (names := get_calendar_names()):
+        if name not in (names := calendar_names()):
             yield Problem(("calendar",), f"no exchange calendar is named {name!r}.{nearest(name, names)}")
 
     def _tasks(self, config: Mapping[str, Any]) -> Iterator[Problem]:

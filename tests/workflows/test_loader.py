@@ -279,3 +279,10 @@ def test_whatever_the_bytes_there_is_a_fault_with_a_place_and_no_exception(check
     for loaded in load_text(content, FILE, checker):
         assert loaded.faults
         assert all(fault.line >= 1 and fault.column >= 1 and fault.message for fault in loaded.faults)
+
+
+@pytest.mark.parametrize("name", ["XNYS", "NYSE", "forex", "CME Globex Equity"])
+def test_every_calendar_that_market_hours_know_can_be_named(checker: Checker, name: str) -> None:
+    text = f"id: w\ncalendar: {name}\nsymbols: [SPY]\ntasks:\n  p: {{type: portfolio}}\n"
+    (loaded,) = load_text(text.encode(), Path("w.yaml"), checker)
+    assert loaded.error is None
