@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import time
@@ -43,7 +44,17 @@ def simulator(start: Callable[..., SimulatorHandle]) -> SimulatorHandle:
 
 
 @pytest.fixture
-def connect() -> Iterator[Connect]:
+def loop() -> Iterator[None]:
+    """An event loop for ib_insync's blocking calls: `asyncio.run` in an earlier test leaves the thread without one."""
+    own = asyncio.new_event_loop()
+    asyncio.set_event_loop(own)
+    yield
+    asyncio.set_event_loop(None)
+    own.close()
+
+
+@pytest.fixture
+def connect(loop: None) -> Iterator[Connect]:
     """Connect unmodified ib_insync clients; they are disconnected at the end."""
     clients: list[ib_insync.IB] = []
 
