@@ -79,6 +79,6 @@ def validate(args: argparse.Namespace) -> None:
 
 def simulator(args: argparse.Namespace) -> None:
     """Run a simulated IB Gateway in the foreground."""
-    from airflow_ibkr_plugin.simulator import run
+    from airflow_ibkr_plugin.simulator.commandline import run_parsed
 
-    sys.exit(run(args.options))
+    sys.exit(run_parsed(args))

@@ -48,7 +48,7 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                 ),
                 ActionCommand(
                     name="simulator",
-                    help="Run a simulated IB Gateway (for its options: --help after --)",
+                    help="Run a simulated IB Gateway in the foreground",
                     func=lazy_load_command(_COMMANDS + "simulator"),
                     args=_simulator_arguments(),
                 ),
@@ -58,4 +58,6 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
 
 
 def _simulator_arguments() -> tuple[Any, ...]:
-    return (Arg(("options",), nargs="*", help="after --: options of `python -m airflow_ibkr_plugin.simulator`"),)
+    from airflow_ibkr_plugin.simulator.commandline import OPTIONS
+
+    return tuple(Arg((flag,), **options) for flag, options in OPTIONS.items())

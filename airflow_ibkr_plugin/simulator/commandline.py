@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.errors import IBKRPluginError
 
@@ -21,32 +21,39 @@ EXIT_CONFIG = 2
 EXIT_FAILED = 1
 
 
+#: Each option and how argparse is told of it; `airflow ibkr simulator` takes the same ones.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--host": {"default": "127.0.0.1", "help": "address of the API port (default %(default)s)"},
+    "--port": {"type": int, "default": 4002, "help": "API port, 0 for a free one (default %(default)s)"},
+    "--control-port": {"type": int, "help": "port for control commands, this machine only; 0 for a free one"},
+    "--ibc-port": {"type": int, "help": "port of an IBC command server, this machine only; 0 for a free one"},
+    "--seed": {"type": int, "default": 7, "help": "what synthetic prices are made from (default %(default)s)"},
+    "--account": {"default": "DU1234567", "help": "account code (default %(default)s)"},
+    "--state": {"type": Path, "metavar": "FILE", "help": "keep orders, executions and clock in this file"},
+    "--replay": {"type": Path, "metavar": "DIR", "help": "replay the recorded daily bars in this folder"},
+    "--clock": {"metavar": "ISO", "help": "start the clock here, e.g. 2026-11-20T15:00:00+00:00"},
+    "--log-level": {"default": "INFO", "choices": ("DEBUG", "INFO", "WARNING", "ERROR"), "help": "what is logged"},
+}
+
+
 def build_parser(prog: str = "python -m airflow_ibkr_plugin.simulator") -> argparse.ArgumentParser:
     """The parser of the simulator's options."""
     parser = argparse.ArgumentParser(prog=prog, description="A simulated IB Gateway: no market, no money.")
-    parser.add_argument("--host", default="127.0.0.1", help="address of the API port (default %(default)s)")
-    parser.add_argument("--port", type=int, default=4002, help="API port, 0 for a free one (default %(default)s)")
-    parser.add_argument(
-        "--control-port", type=int, help="port for control commands, this machine only; 0 for a free one"
-    )
-    parser.add_argument(
-        "--ibc-port", type=int, help="port of an IBC command server, this machine only; 0 for a free one"
-    )
-    parser.add_argument("--seed", type=int, default=7, help="what synthetic prices are made from (default %(default)s)")
-    parser.add_argument("--account", default="DU1234567", help="account code (default %(default)s)")
-    parser.add_argument("--state", type=Path, metavar="FILE", help="keep orders, executions and clock in this file")
-    parser.add_argument("--replay", type=Path, metavar="DIR", help="replay the recorded daily bars in this folder")
-    parser.add_argument("--clock", metavar="ISO", help="start the clock here, e.g. 2026-11-20T15:00:00+00:00")
-    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    for flag, options in OPTIONS.items():
+        parser.add_argument(flag, **options)
     return parser
 
 
 def run(argv: Sequence[str] | None = None) -> int:
+    """Parse the options, then :func:`run_parsed`."""
+    return run_parsed(build_parser().parse_args(argv))
+
+
+def run_parsed(args: argparse.Namespace) -> int:
     """Run a simulator until SIGTERM or SIGINT; returns the exit status.
 
     Prints `{"event": "listening", "port": .., "control_port": .., "ibc_port": ..}` when it is ready; logs to stderr.
     """
-    args = build_parser().parse_args(argv)
     logging.basicConfig(
         stream=sys.stderr, level=args.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from argparse import Namespace
@@ -42,10 +44,17 @@ def test_packages_and_what_they_offer_are_listed() -> None:
     assert "prompt momentum.breakout" in lines["momentum"]
 
 
-def test_the_simulator_takes_its_own_options() -> None:
-    done = airflow("simulator", "--", "--help")
-    assert done.returncode == 0
-    assert "--control-port" in done.stdout
+def test_the_simulator_starts_and_stops() -> None:
+    command = [AIRFLOW, "ibkr", "simulator", "--port", "0", "--control-port", "0", "--account", "DU7654321"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        listening = json.loads(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", listening["control_port"]), timeout=10) as control:
+            control.sendall(b'{"cmd": "status"}\n')
+            status = json.loads(control.makefile().readline())
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    assert status["account"] == "DU7654321"
 
 
 def test_setup_migrates_and_makes_a_pool_for_each_gateway_connection(
