@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -67,11 +66,6 @@ def check_session(spec: GatewaySpec) -> SessionStatus:
     )
 
 
-async def check_session_async(spec: GatewaySpec) -> SessionStatus:
-    """:func:`check_session` for an event loop, which it never blocks."""
-    return await asyncio.to_thread(check_session, spec)
-
-
 async def _probe(spec: GatewaySpec, client_id: int) -> str:
     gateway = Gateway(spec, client_id)
     try:
@@ -115,11 +109,6 @@ def reauthenticate(
     detail = f"{status.detail} {tried[0].upper()}{tried[1:]} did not help: a person must log in to the gateway."
     log.error("Re-authentication of %s: %s", spec.conn_id, detail)
     return SessionStatus(valid=False, detail=detail, needs_human=True)
-
-
-async def reauthenticate_async(spec: GatewaySpec) -> SessionStatus:
-    """:func:`reauthenticate` for an event loop, which it never blocks."""
-    return await asyncio.to_thread(reauthenticate, spec)
 
 
 def _command(spec: GatewaySpec, port: int, command: str, seconds: float) -> SessionStatus:

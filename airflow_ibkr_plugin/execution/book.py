@@ -76,9 +76,7 @@ def implied_state(
 
 
 def ended(order: BrokerOrder) -> bool:
-    """Whether the broker says that the order is over. What was inferred from an error is not what it says."""
-    if order.from_error:
-        return False
+    """Whether the broker says that the order is over."""
     # Inactive is the end only where the broker said why; else the order waits for something.
     return order.status in ("Filled", "Cancelled", "ApiCancelled") or (
         order.status == "Inactive" and bool(order.reason)

@@ -141,7 +141,6 @@ class BrokerOrder:
     :param order_id: 0 where the broker does not tell it (completed orders).
     :param status: IBKR's order status, such as `Submitted`, `Filled`, `Cancelled`.
     :param average_price: per unit, None before the first fill.
-    :param from_error: the status was inferred from an error message and is not confirmed by the broker.
     """
 
     order_ref: str
@@ -161,7 +160,6 @@ class BrokerOrder:
     stop_price: Decimal | None = None
     tif: str = "DAY"
     reason: str = ""
-    from_error: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

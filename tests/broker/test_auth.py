@@ -1,13 +1,12 @@
 """Log-ins that fail and come back."""
 
-import asyncio
 import logging
 import threading
 from dataclasses import replace
 
 import pytest
 
-from airflow_ibkr_plugin.broker.auth import check_session, check_session_async, reauthenticate, reauthenticate_async
+from airflow_ibkr_plugin.broker.auth import check_session, reauthenticate
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.errors import ClientIdInUse, ConfigError, SessionInvalid
@@ -22,14 +21,6 @@ def test_a_session_that_stands(spec: GatewaySpec) -> None:
     assert "DU1234567" in status.detail
     assert "2026-03-10T15:" in status.detail
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ibkr-")]
-
-
-def test_a_check_does_not_block_the_loop_it_runs_on(spec: GatewaySpec) -> None:
-    async def main() -> tuple[bool, bool]:
-        status, again = await asyncio.gather(check_session_async(spec), reauthenticate_async(spec))
-        return status.valid, again.valid
-
-    assert asyncio.run(main()) == (True, True)
 
 
 def test_a_check_passes_over_ids_in_use_and_says_when_there_is_none(spec: GatewaySpec) -> None:
