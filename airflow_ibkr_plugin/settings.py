@@ -1,4 +1,4 @@
-"""All `[ibkr]` options in one frozen value. Nothing else in the package reads Airflow's configuration.
+"""All `[ibkr]` options in one frozen value. Nothing else in the package reads that section.
 
 The options, their defaults and their descriptions are declared once, in :data:`OPTIONS`; the provider shows
 them to Airflow from there. `{AIRFLOW_HOME}` in a default is filled in by Airflow.
