@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from airflow_ibkr_plugin.store.database import Database
 
-#: Order states in which nothing was sent because nothing was to be sent.
-NOTHING_TO_SEND = ("hold",)
-
 
 @dataclass(kw_only=True)
 class Row:
