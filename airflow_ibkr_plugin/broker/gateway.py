@@ -29,8 +29,9 @@ from airflow_ibkr_plugin.errors import (
 
 # From this server version on, execution times carry their zone. Source: reference/tws-protocol.md.
 _ZONED_EXECUTIONS = 174
-# The account value that only the simulated gateway sends.
+# Account values that only the simulated gateway sends; the second is `false` while its clock is the real one.
 _SIMULATOR_TAG = "Simulator"
+_CLOCK_TAG = "SimulatedClock"
 
 
 class Gateway:
@@ -43,6 +44,7 @@ class Gateway:
         self.journal = Journal()
         self.account = ""
         self.simulated = False
+        self.simulated_clock = False
         self.source = ""
         self._ib = self.library.IB()
         self._greeting = b""
@@ -144,7 +146,9 @@ class Gateway:
         )
         if self.journal.down is not None:
             raise self.journal.down
-        self.simulated = any(value.tag == _SIMULATOR_TAG for value in self.wrapper.accountValues.values())
+        values = {value.tag: value.value for value in self.wrapper.accountValues.values()}
+        self.simulated = _SIMULATOR_TAG in values
+        self.simulated_clock = values.get(_CLOCK_TAG, "false") != "false"
         self.source = source_of(self.spec, simulated=self.simulated)
         check_money(self.spec, self.account, simulated=self.simulated)
 

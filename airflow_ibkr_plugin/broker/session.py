@@ -30,6 +30,7 @@ class BrokerSession:
     :ivar client_id: the API client id it holds.
     :ivar account: the account it trades.
     :ivar simulated: whether the gateway is the simulated one.
+    :ivar simulated_clock: whether its clock is not the real one.
     :ivar source: `simulator:<conn_id>`, `paper:<conn_id>` or `live:<conn_id>`.
     """
 
@@ -43,6 +44,7 @@ class BrokerSession:
         self.client_id: int = gateway.client_id
         self.account: str = gateway.account
         self.simulated: bool = gateway.simulated
+        self.simulated_clock: bool = gateway.simulated_clock
         self.source: str = gateway.source
 
     @classmethod

@@ -36,11 +36,11 @@ def record_source(database: Database, dag_id: str, run_id: str, broker: BrokerSe
         run = Runs(session).get(dag_id, run_id)
         if run is None or run.source:
             return
-        run.source, run.account, run.simulated_clock = broker.source, broker.account, broker.simulated
+        run.source, run.account, run.simulated_clock = broker.source, broker.account, broker.simulated_clock
         tags = {
             "ibkr.source": broker.source,
             "ibkr.account": masked(broker.account),
-            "ibkr.simulated_clock": str(broker.simulated).lower(),
+            "ibkr.simulated_clock": str(broker.simulated_clock).lower(),
         }
         set_tags(session, (dag_id, run_id), tags, datetime.now(UTC))
 

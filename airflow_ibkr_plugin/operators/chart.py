@@ -48,7 +48,6 @@ class ChartOperator(IBKROperator):
         from airflow_ibkr_plugin.tracking.records import log_artifact
 
         data = self.upstream(context, self.market_data_task)
-        context["symbol"] = data["symbol"]
         bars = load_bars(self.database, data)[-self.bars :]
         image = draw_chart(
             bars,

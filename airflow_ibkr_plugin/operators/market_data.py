@@ -49,7 +49,6 @@ class MarketDataOperator(BrokerOperator):
         from airflow_ibkr_plugin.trading.instruments import InstrumentSpec, SecType
 
         spec = InstrumentSpec.parse(self.symbol)
-        context["symbol"] = spec.name
         what = self.what or ("MIDPOINT" if spec.sec_type is SecType.FOREX else "TRADES")
         with self.broker(run) as session:
             instrument = pin(session, self.database, spec)

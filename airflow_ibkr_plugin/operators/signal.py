@@ -55,7 +55,6 @@ class SignalOperator(IBKROperator):
 
         chart = self.upstream(context, self.chart_task)
         data = chart["market_data"]
-        context["symbol"] = data["symbol"]
         registry = get_registry()
         analyst_type = registry.analyst(self.analyst)
         prompt = registry.prompt(self.prompt)

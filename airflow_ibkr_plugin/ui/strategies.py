@@ -73,7 +73,7 @@ def _row(trading: Session, options: Settings, dag: DagModel, run: DagRun | None)
         description=dag.description or "",
         state="import error" if dag.has_import_errors else ("paused" if dag.is_paused else "active"),
         mode=stored.mode if stored else "",
-        simulated=bool(stored and stored.simulated_clock),
+        simulated=bool(stored and stored.source.startswith("simulator:")),
         next_run=dag.next_dagrun_create_after,
         last_run_id=run.run_id if run else "",
         last_run_state=str(run.state) if run else "",

@@ -18,7 +18,7 @@ from airflow_ibkr_plugin.errors import (
     SessionInvalid,
     UnknownContract,
 )
-from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
+from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle, start_simulator
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 
 SPY = InstrumentSpec(symbol="SPY")
@@ -209,3 +209,12 @@ def test_silence_of_a_gateway_that_lost_ibkr_says_why(spec: GatewaySpec, simulat
                 hasty.positions()
         finally:
             simulator.control("mute", messages=[])
+
+
+@pytest.mark.parametrize("clock", [None, datetime(2026, 11, 20, 16, 0, tzinfo=UTC)])
+def test_a_simulated_clock_is_told_apart_from_a_simulated_gateway(clock: datetime | None) -> None:
+    with start_simulator(clock=clock) as handle:
+        spec = GatewaySpec(conn_id="c", host=handle.host, port=handle.port, client_ids=range(1, 9), account="")
+        with BrokerSession.open(spec, client_id=1) as session:
+            assert session.simulated
+            assert session.simulated_clock is (clock is not None)

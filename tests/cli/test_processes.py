@@ -61,20 +61,22 @@ def test_the_end_of_progress_ends_all_with_its_status(tmp_path: Path, status: in
     assert not is_alive(tmp_path / "first.pid")
 
 
-def test_a_process_that_dies_is_named_with_its_log(tmp_path: Path) -> None:
-    supervisor = start(tmp_path, WAIT_FOREVER, "false", "")
+@pytest.mark.parametrize(("command", "status"), [("false", 1), ("true", 0)])
+def test_a_process_that_ends_by_itself_is_named_with_its_log(tmp_path: Path, command: str, status: int) -> None:
+    supervisor = start(tmp_path, WAIT_FOREVER, command, "")
     output, _ = supervisor.communicate(timeout=60)
     assert supervisor.returncode == 1
-    assert "second stopped (rc=1)" in output
+    assert f"second stopped (rc={status})" in output
     assert str(tmp_path / "logs" / "processes" / "second.log") in output
 
 
-def test_ctrl_c_ends_all_and_is_no_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_all_and_is_no_success(tmp_path: Path, number: signal.Signals, status: int) -> None:
     supervisor = start(tmp_path, WAIT_FOREVER)
     for name in ("first", "second"):
         wait_for_file(tmp_path / f"{name}.pid")
-    supervisor.send_signal(signal.SIGINT)
+    supervisor.send_signal(number)
     output, _ = supervisor.communicate(timeout=60)
-    assert supervisor.returncode == 0, output
+    assert supervisor.returncode == status, output
     assert not is_alive(tmp_path / "first.pid")
     assert not is_alive(tmp_path / "second.pid")

@@ -77,7 +77,7 @@ def test_a_good_run_has_no_fault(database: Database, client: Any, tmp_path: Path
     fill(database, client, tmp_path)
     row = describe_run(database, client, "d", RUN, trades=True)
     assert row.faults == []
-    assert row.simulated
+    assert row.simulated_clock
     assert "SPY hold 0.50" in table([row])
 
 

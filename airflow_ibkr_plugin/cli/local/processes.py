@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ class _Console:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._ending = False
+        self.first_ended = ""
 
     def write(self, message: Any) -> None:
         """Take one of honcho's messages."""
@@ -36,9 +36,10 @@ class _Console:
             sys.stdout.write(text)
         elif " stopped " in text and not self._ending:
             self._ending = True
-            name = text.split()[0]
-            if name != "progress":
-                sys.stdout.write(f"\n{text.strip()}, so all is stopped. Its log: {self._logs / name}.log\n")
+            self.first_ended = text.split()[0]
+            if self.first_ended != "progress":
+                log = self._logs / f"{self.first_ended}.log"
+                sys.stdout.write(f"\n{text.strip()}, so all is stopped. Its log: {log}\n")
         elif " received" in text and not self._ending:
             self._ending = True
             sys.stdout.write("\nStopping ...\n")
@@ -70,20 +71,21 @@ def commands(layout: Layout) -> dict[str, Sequence[str]]:
 
 
 def supervise(layout: Layout, progress: Sequence[str]) -> int:
-    """Start everything and the progress process; return its exit status, or that of whatever ended first, or 0 if a
-    person stopped it.
+    """Start everything and the progress process; return its exit status. If another ends first, its own, never 0.
 
-    Ctrl-C and SIGTERM end all of them; what does not end in `STOP_SECONDS` is killed.
+    Ctrl-C and SIGTERM end all of them, with 130 or 143; what does not end in `STOP_SECONDS` is killed.
     """
     from honcho import manager as honcho
 
     honcho.KILL_WAIT = STOP_SECONDS
-    manager: Manager = honcho.Manager(_Console(layout.logs))
+    console = _Console(layout.logs)
+    manager: Manager = honcho.Manager(console)
     environment = os.environ | layout.environment() | {"PYTHONUNBUFFERED": "1"}
     for name, command in commands(layout).items():
         log = shlex.quote(str(layout.logs / f"{name}.log"))
         manager.add_process(name, f"exec {shlex.join(command)} >>{log} 2>&1", env=environment, cwd=str(layout.home))
     manager.add_process("progress", f"exec {shlex.join(progress)}", env=environment, cwd=str(layout.home))
     manager.loop()
-    stopped_by_hand = manager.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
-    return 0 if stopped_by_hand else int(manager.returncode or 0)
+    status = int(manager.returncode or 0)
+    # A server that ends by itself is a fault, whatever status it ends with.
+    return 1 if console.first_ended not in ("", "progress") and status == 0 else status

@@ -169,7 +169,7 @@ def drive(layout: Layout, *, smoke: bool) -> tuple[list[Row], list[str]]:
         trades = any(task["operator_name"] == "OrderOperator" for task in tasks)
         rows.append(describe_run(open_database(), client, dag_id, ended[dag_id], trades=trades))
     print(f"\n{table(rows)}\n", flush=True)
-    if any(row.simulated for row in rows):
+    if any(row.simulated_clock for row in rows):
         print("All on a simulated gateway with a simulated clock: no market, no money. Signals by rules, not an LLM.")
     if smoke and not any(row.started_by == "scheduled" for row in rows):
         faults.append("no run was created by its schedule")

@@ -28,7 +28,7 @@ class Row:
     orders: list[str] = field(default_factory=list)
     fills: list[str] = field(default_factory=list)
     mlflow: str = ""
-    simulated: bool = False
+    simulated_clock: bool = False
     faults: list[str] = field(default_factory=list)
 
 
@@ -56,7 +56,7 @@ def describe_run(database: Database, client: MlflowClient, dag_id: str, run: dic
         row.signals = [f"{s.symbol} {s.action} {s.confidence:.2f}" for s in signals]
         row.orders = [f"{i.symbol} {i.side} {i.quantity:f} {i.state}" for i in intents]
         row.fills = [f"{f.symbol} {f.quantity:f} @ {f.price:f}" for f in fills]
-        row.simulated = bool(stored and stored.simulated_clock)
+        row.simulated_clock = bool(stored and stored.simulated_clock)
         if not signals:
             row.faults.append("no signal in the trading database")
         done = {i.symbol for i in intents if i.state == "filled"} | {s.symbol for s in signals if s.action == "hold"}

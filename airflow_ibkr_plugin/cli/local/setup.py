@@ -14,6 +14,7 @@ from pathlib import Path
 from airflow_ibkr_plugin.cli.local.layout import ACCOUNT, ADMIN, Layout
 from airflow_ibkr_plugin.cli.local.replay import write_replay
 from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.store.schema import HEAD
 
 _DEPENDS_ON = ("apache-airflow", "apache-airflow-providers-fab", "airflow-ibkr-plugin", "mlflow")
 
@@ -25,7 +26,7 @@ def prepare(layout: Layout, examples: Path, say: Callable[[str], None]) -> None:
     :raises ConfigError: a step failed; with the end of what it printed.
     """
     stamp_path = layout.home / "setup.json"
-    stamp = {name: version(name) for name in _DEPENDS_ON} | {"ports": str(layout.ports)}
+    stamp = {name: version(name) for name in _DEPENDS_ON} | {"ports": str(layout.ports), "trading_schema": HEAD}
     done = json.loads(stamp_path.read_text()) if stamp_path.exists() else {}
     for folder in (layout.logs, layout.home / "dags", layout.home / "mlflow"):
         folder.mkdir(parents=True, exist_ok=True)
