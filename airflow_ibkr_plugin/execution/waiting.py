@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.spec import GatewaySpec
 
+
+log = logging.getLogger(__name__)
 
 # A worker's slot is held no longer than this for the gateway's new login; the triggerer goes on waiting.
 RECONNECT_SECONDS = 10.0
@@ -41,13 +44,17 @@ def market_status(
 ) -> Status:
     """Whether the market of every symbol is open, by the broker's clock and each contract's liquidHours.
 
+    A symbol that the broker does not know, or not by one contract only, is left out while there is another: its own
+    tasks say so, and the other symbols trade.
+
     :param calendar: name of an exchange calendar that must be open as well; '' for none.
-    :raises BrokerError: the gateway could not be asked, or does not know a symbol.
+    :raises BrokerError: the gateway could not be asked.
+    :raises UnknownContract, AmbiguousContract: of all symbols; the first one's error.
     :raises ConfigError: the hours of a symbol cannot be told.
     """
     from airflow_ibkr_plugin.broker.connect import leased_session
     from airflow_ibkr_plugin.broker.contracts import pin
-    from airflow_ibkr_plugin.errors import ConfigError
+    from airflow_ibkr_plugin.errors import AmbiguousContract, ConfigError, UnknownContract
     from airflow_ibkr_plugin.store.database import open_database
     from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
     from airflow_ibkr_plugin.trading.market_hours import is_open
@@ -56,9 +63,14 @@ def market_status(
     with leased_session(spec, database, owner=owner) as session:
         now = session.now()
         clock = "simulated clock" if session.simulated else "broker's clock"
-        closed = []
+        closed, unknown = [], []
         for symbol in symbols:
-            instrument = pin(session, database, InstrumentSpec.parse(symbol))
+            try:
+                instrument = pin(session, database, InstrumentSpec.parse(symbol))
+            except (UnknownContract, AmbiguousContract) as error:
+                log.warning("not waited for: %s", error)
+                unknown.append(error)
+                continue
             opened = is_open(instrument, now, calendar=calendar)
             if opened is None:
                 raise ConfigError(
@@ -67,6 +79,8 @@ def market_status(
                 )
             if not opened or (calendar and not is_open(None, now, calendar=calendar)):
                 closed.append(instrument.name)
+    if unknown and len(unknown) == len(symbols):
+        raise unknown[0]
     state = f"closed for {', '.join(closed)}" if closed else "open"
     return Status(ready=not closed, detail=f"{now:%Y-%m-%d %H:%M:%S %Z} ({clock}): market {state}")
 

@@ -59,12 +59,8 @@ risk:
 """
 
 
-def build(dag_id: str, symbols: str, *, max_notional: int = 1_000_000, wait_for_market: bool = True) -> Any:
+def build(dag_id: str, symbols: str, *, max_notional: int = 1_000_000) -> Any:
     yaml = WORKFLOW.format(id=dag_id, symbols=symbols, max_notional=max_notional)
-    if not wait_for_market:
-        yaml = yaml.replace("  market_open: {type: market_open, needs: [auth]}\n", "").replace(
-            "[market_open]", "[auth]"
-        )
     (loaded,) = load_text(yaml.encode(), Path(f"{dag_id}.yaml"), Checker(get_registry()))
     assert loaded.workflow is not None, loaded.error
     return build_dag(canonical(loaded.workflow.config), origin=f"{dag_id}.yaml")
@@ -106,7 +102,7 @@ def test_a_run_trades_and_leaves_everything_on_record(run_dag: Callable[..., Any
 
 
 def test_an_unknown_symbol_fails_alone_and_clearly(run_dag: Callable[..., Any]) -> None:
-    result = run_dag(build("partial", "[NOSUCH, AAPL]", wait_for_market=False))
+    result = run_dag(build("partial", "[NOSUCH, AAPL]"))
     assert result.state == "failed"
     assert result.tasks["symbol.market_data", 0] == "failed"
     assert result.tasks["symbol.order", 1] == "success"

@@ -110,12 +110,22 @@ def test_what_waiting_cannot_mend_ends_the_wait(
     assert "NOSUCH" in failure.message
 
 
-def test_an_unknown_symbol_fails_the_task_and_is_stored(database: Database, context: Any) -> None:
+def test_an_unknown_symbol_alone_fails_the_task_and_is_stored(database: Database, context: Any) -> None:
     with pytest.raises(UnknownContract, match="NOSUCH"):
         sensor("NOSUCH").execute(context)
     with database.read() as session:
         (failure,) = Failures(session).for_run("waits", "r1")
     assert failure.error_type == "UnknownContract"
+
+
+@pytest.mark.parametrize("symbols", [("NOSUCH", "AAPL"), ("AAPL", "NOSUCH")])
+def test_an_unknown_symbol_holds_up_no_other(
+    gateway: SimulatorHandle, context: Any, symbols: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert sensor(*symbols).execute(context)["waited_s"] >= 0
+    assert any("NOSUCH" in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    gateway.control("clock", set=SATURDAY)
+    assert not sensor(*symbols).poke(context)
 
 
 def test_a_wait_that_took_too_long_is_stored(database: Database, context: Any) -> None:
