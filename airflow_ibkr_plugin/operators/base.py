@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_ibkr_plugin.errors import ConfigError
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+# What fails a try. Airflow's time-out is no Exception; its TaskDeferred is none either, and fails nothing.
+TRY_FAILURES = (Exception, AirflowTaskTimeout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ class TaskRun:
         return f"task/{self.task_id}" + (f"/{self.map_index}" if self.map_index >= 0 else "")
 
 
-def record_try(run: TaskRun, seconds: float, error: Exception | None) -> None:
+def record_try(run: TaskRun, seconds: float, error: BaseException | None) -> None:
     """Store how long a try took and, where it failed, why.
 
     :raises StoreError: that cannot be stored, and the try did not fail anyway.
@@ -124,7 +128,7 @@ class IBKROperator(BaseOperator):
         started = time.monotonic()
         try:
             result = self.run_task(context, run)
-        except Exception as error:
+        except TRY_FAILURES as error:
             record_try(run, time.monotonic() - started, error)
             raise
         record_try(run, time.monotonic() - started, None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from airflow_ibkr_plugin.operators.base import TaskRun, record_try
+from airflow_ibkr_plugin.operators.base import TRY_FAILURES, TaskRun, record_try
 from airflow_ibkr_plugin.triggers.poll import raise_from_event
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class BrokerSensor(BaseSensorOperator):
         run = TaskRun.from_context(context)
         try:
             yield
-        except Exception as error:
+        except TRY_FAILURES as error:
             record_try(run, self._waited(context), error)
             raise
         record_try(run, self._waited(context), None)
