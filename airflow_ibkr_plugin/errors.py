@@ -14,7 +14,7 @@ class Family(StrEnum):
 
     FATAL = "fatal"  # a retry cannot help
     RETRY = "retry"  # retry by the task's own back-off
-    RETRY_AFTER = "retry_after"  # retry, but not before `retry_after` seconds
+    RETRY_AFTER = "retry_after"  # retry, but not before `retry_after` seconds; without them like RETRY
     NEEDS_HUMAN = "needs_human"  # stop and alert: a person must act first
 
 
@@ -105,8 +105,7 @@ def _rebuild_broker(
 class GatewayUnavailable(BrokerError):
     """Nobody answers at the gateway's address, or it hung up."""
 
-    family = Family.RETRY_AFTER
-    default_retry_after = 30.0
+    family = Family.RETRY
 
 
 class BrokerTimeout(BrokerError):
@@ -118,8 +117,7 @@ class BrokerTimeout(BrokerError):
 class SessionInvalid(BrokerError):
     """The gateway is up, but its session with IBKR is not."""
 
-    family = Family.RETRY_AFTER
-    default_retry_after = 60.0
+    family = Family.RETRY
 
 
 class SecondFactorNeeded(BrokerError):
@@ -208,10 +206,9 @@ def _rebuild_analyst(cls: type[AnalystError], message: str, remedy: str, after: 
 
 
 class AnalystUnavailable(AnalystError):
-    """The analyst may answer later."""
+    """The analyst may answer later: `retry_after` is what its server asked for, None where it asked for nothing."""
 
     family = Family.RETRY_AFTER
-    default_retry_after = 30.0
 
 
 class InvalidSignal(AnalystError):

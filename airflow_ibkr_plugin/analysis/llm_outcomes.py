@@ -38,8 +38,9 @@ def to_error(error: Exception, *, connection_id: str, raw: str) -> AnalystError:
     """Translate an exception of an agent's run.
 
     :param raw: the messages so far, kept on the error for the audit.
-    :returns: AnalystError (fatal), AnalystUnavailable (with `retry_after`), or InvalidSignal (ask again). An error
-        that is none of the model's raises TypeError: it is a bug of ours and must not look like the model's.
+    :returns: AnalystError (fatal), AnalystUnavailable (with `retry_after` where the server names it), or InvalidSignal
+        (ask again). An error that is none of the model's raises TypeError: it is a bug of ours and must not look like
+        the model's.
     """
     if isinstance(error, ai.FallbackExceptionGroup):
         return _of_chain([to_error(e, connection_id=connection_id, raw=raw) for e in error.exceptions])
@@ -70,7 +71,9 @@ def _of_chain(errors: list[AnalystError]) -> AnalystError:
     later = [e for e in errors if isinstance(e, AnalystUnavailable)]
     text = "every model of the fallback chain failed: " + " ".join(e.message for e in errors)
     if later:
-        wait = min(e.retry_after for e in later if e.retry_after is not None)
+        waits = [e.retry_after for e in later if e.retry_after is not None]
+        # One that names no time may answer at any: then the task's own back-off decides.
+        wait = min(waits) if len(waits) == len(later) else None
         return AnalystUnavailable(text, remedy=later[0].remedy, retry_after=wait, raw=errors[-1].raw)
     return AnalystError(text, remedy=errors[-1].remedy, raw=errors[-1].raw)
 

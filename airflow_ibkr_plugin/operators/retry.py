@@ -11,7 +11,10 @@ from airflow_ibkr_plugin.errors import Family, IBKRPluginError
 
 
 class FamilyRetryPolicy(RetryPolicy):
-    """Fatal errors and those that need a human fail at once; a named delay is kept; the rest backs off as usual."""
+    """Fatal errors and those that need a human fail at once; the rest backs off as the task says.
+
+    Only a delay that somebody named is kept instead: the broker's pacing limit, a lease's end, a server's Retry-After.
+    """
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
         """See the base class."""

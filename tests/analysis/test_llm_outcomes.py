@@ -75,7 +75,7 @@ def test_an_outage_is_tried_again_later(server: Any, question: Any, status: int)
     server.fails(status)
     with pytest.raises(AnalystUnavailable) as caught:
         question.ask()
-    assert caught.value.retry_after == 30
+    assert caught.value.retry_after is None  # nobody said when: the task's own back-off decides
     assert len(server.requests) == 1
 
 
@@ -118,6 +118,15 @@ def test_a_chain_that_fails_comes_back_at_the_earliest_time(server: Any, questio
     with pytest.raises(AnalystUnavailable, match="every model of the fallback chain failed") as caught:
         question.ask()
     assert caught.value.retry_after == 11
+
+
+def test_a_chain_with_one_that_names_no_time_backs_off(server: Any, question: Any, connect: Any) -> None:
+    _chain(server, connect, {"model": "openai-chat:second"})
+    server.fails(429, Retry_After="3000")
+    server.fails(503)
+    with pytest.raises(AnalystUnavailable) as caught:
+        question.ask()
+    assert caught.value.retry_after is None
 
 
 def test_a_chain_without_a_usable_key_is_fatal(server: Any, question: Any, connect: Any) -> None:

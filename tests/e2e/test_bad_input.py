@@ -136,7 +136,7 @@ def test_a_closed_gateway(strategy: Strategy, gateway: Any) -> None:
     strategy.start()
     gateway.stop()
     error = strategy.fails(strategy.market_data(), GatewayUnavailable, match=f"127.0.0.1:{gateway.port}")
-    assert error.family is Family.RETRY_AFTER
+    assert error.family is Family.RETRY
     strategy.fails(PortfolioOperator(task_id="portfolio", strategy="bad"), GatewayUnavailable)
     with open_database().read() as session:
         assert AccountSnapshots(session).for_run(*KEY) == []

@@ -18,13 +18,33 @@ def test_what_no_retry_can_mend_fails_at_once(error: Exception) -> None:
     assert decide(error).action is RetryAction.FAIL
 
 
-def test_a_named_delay_is_kept() -> None:
-    decision = decide(errors.PacingViolation("slow down", retry_after=42))
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (errors.PacingViolation("slow down", retry_after=42), 42),
+        (errors.PacingViolation("slow down"), 60),
+        (errors.IntentBusy("x", retry_after=7), 7),
+        (errors.ClientIdInUse("x"), 15),
+        (errors.AnalystUnavailable("x", retry_after=120), 120),
+    ],
+)
+def test_a_delay_that_somebody_named_is_kept(error: Exception, seconds: float) -> None:
+    decision = decide(error)
     assert decision.action is RetryAction.RETRY
-    assert decision.retry_delay == timedelta(seconds=42)
+    assert decision.retry_delay == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("error", [errors.BrokerTimeout("x"), errors.StoreError("x"), ValueError("a bug")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.GatewayUnavailable("x"),
+        errors.SessionInvalid("x"),
+        errors.AnalystUnavailable("no Retry-After"),
+        errors.BrokerTimeout("x"),
+        errors.StoreError("x"),
+        ValueError("a bug"),
+    ],
+)
 def test_the_rest_backs_off_as_the_workflow_says(error: Exception) -> None:
     assert decide(error).action is RetryAction.DEFAULT
 
