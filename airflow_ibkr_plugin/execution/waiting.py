@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_ibkr_plugin.broker.auth import SessionStatus
     from airflow_ibkr_plugin.broker.spec import GatewaySpec
 
 
@@ -88,18 +89,62 @@ def market_status(
 def session_status(spec: GatewaySpec, *, strategy: str, effort: Effort) -> Status:
     """Whether the gateway's session with IBKR is valid; if not, re-authenticate, and alert where a human is needed.
 
+    Of several that wait for one gateway, one at a time sends IBC's commands, and none after a person was called.
+
     :raises ConfigError, ClientIdInUse: see :func:`airflow_ibkr_plugin.broker.auth.check_session`.
+    :raises StoreError: the claim on IBC cannot be stored.
     """
-    from airflow_ibkr_plugin.broker.auth import check_session, reauthenticate
+    from airflow_ibkr_plugin.broker.auth import check_session
 
     status = check_session(spec)
-    if not status.valid and effort is Effort.RECONNECT:
-        status = reauthenticate(spec, reconnect_seconds=RECONNECT_SECONDS, restart_seconds=None)
-    elif not status.valid and effort is Effort.RESTART:
-        status = reauthenticate(spec)
+    if spec.ibc_port is None:
+        if not status.valid and effort is not Effort.CHECK:
+            status = _reauthenticate(spec, effort)
+    else:
+        status = _with_ibc(spec, strategy, effort, status)
     if status.needs_human:
         _alert_human(spec, strategy, status.detail)
     return Status(ready=status.valid, detail=status.detail, needs_human=status.needs_human)
+
+
+def _reauthenticate(spec: GatewaySpec, effort: Effort) -> SessionStatus:
+    from airflow_ibkr_plugin.broker.auth import reauthenticate
+
+    if effort is Effort.RECONNECT:
+        return reauthenticate(spec, reconnect_seconds=RECONNECT_SECONDS, restart_seconds=None)
+    return reauthenticate(spec)
+
+
+def _with_ibc(spec: GatewaySpec, strategy: str, effort: Effort, status: SessionStatus) -> SessionStatus:
+    """Re-authenticate if need be, unless somebody else is at it."""
+    from airflow_ibkr_plugin.broker import auth
+    from airflow_ibkr_plugin.execution.ibc_claim import IbcClaim
+    from airflow_ibkr_plugin.store.database import open_database
+
+    claim = IbcClaim(open_database(), spec, strategy)
+    if status.valid:
+        claim.end_person()
+        return status
+    if effort is Effort.CHECK:
+        return status
+    # Besides the waits: two commands, and the looks before and after them.
+    waits = RECONNECT_SECONDS if effort is Effort.RECONNECT else auth.RECONNECT_SECONDS + auth.RESTART_SECONDS
+    if not claim.take(waits + 6 * spec.timeout):
+        detail = f"{status.detail} Another task sends IBC's commands, or a person was called: this one only looks."
+        return replace(status, detail=detail)
+    try:
+        status = _reauthenticate(spec, effort)
+    except BaseException:
+        claim.leave()
+        raise
+    if status.needs_human:
+        claim.leave_to_person(auth.RESTART_SECONDS)
+    elif effort is Effort.RESTART:
+        # IBC restarts at a full minute to come: a session that stands may yet go down once.
+        claim.keep(auth.RESTART_SECONDS)
+    else:
+        claim.leave()
+    return status
 
 
 def _alert_human(spec: GatewaySpec, strategy: str, detail: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from freezegun import freeze_time
 from sqlalchemy import select
 
 from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.execution.waiting import Effort, Status, session_status
 from airflow_ibkr_plugin.sensors.auth import AuthSensor
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 from airflow_ibkr_plugin.store.database import Database
@@ -114,6 +118,99 @@ def test_a_person_who_logs_in_is_not_disturbed_by_commands(
     trigger = AuthTrigger(gateway=sensor().gateway().to_dict(), poke_interval=0.01, owner="me", strategy="waits")
     wait(trigger, after)
     assert asked == [1, 1, 1, 1]
+
+
+@pytest.fixture
+def ibc() -> Iterator[Ibc]:
+    """IBC's command server, which hears every command and hangs up."""
+    with Ibc() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+class Ibc(socketserver.TCPServer):
+    """Keeps the commands; calls `meanwhile` before it hangs up."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), IbcHandler)
+        self.commands: list[str] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+
+class IbcHandler(socketserver.StreamRequestHandler):
+    """One command."""
+
+    server: Ibc
+
+    def handle(self) -> None:
+        self.server.commands.append(self.rfile.readline().decode().strip())
+        self.server.meanwhile()
+
+
+def test_only_one_of_several_sends_commands_to_a_gateway(
+    database: Database, gateway: SimulatorHandle, connect: Callable[..., None], ibc: Ibc
+) -> None:
+    connect(ibc_port=ibc.server_address[1])
+    spec = sensor().gateway()
+    gateway.control("logout")
+    others: list[Status] = []
+
+    def another() -> None:
+        # Through another connection to the same gateway, while the first one's command is on its way.
+        also = replace(spec, conn_id="also", timeout=1)
+        others.extend(session_status(also, strategy="other", effort=effort) for effort in Effort)
+
+    ibc.meanwhile = another
+    first = session_status(spec, strategy="waits", effort=Effort.RESTART)
+    assert first.needs_human
+    assert ibc.commands == ["RECONNECTACCOUNT", "RESTART"]
+    assert [(o.ready, o.needs_human) for o in others] == [(False, False)] * 6
+    assert "only looks" in others[-1].detail
+    assert len(alerts(database)) == 1
+
+
+def test_once_a_person_was_called_nobody_sends_commands_until_the_session_was_valid_or_the_next_day(
+    database: Database, gateway: SimulatorHandle, connect: Callable[..., None], ibc: Ibc
+) -> None:
+    connect(ibc_port=ibc.server_address[1])
+    spec = sensor().gateway()
+    gateway.control("logout")
+
+    def sent(strategy: str) -> int:
+        ibc.commands.clear()
+        session_status(spec, strategy=strategy, effort=Effort.RESTART)
+        return len(ibc.commands)
+
+    with freeze_time("2026-03-10 15:00", tick=True, real_asyncio=True) as clock:
+        assert sent("a") == 2
+        clock.move_to("2026-03-10 23:59")
+        assert sent("b") == 0
+        gateway.control("login")  # the person
+        assert sent("b") == 0
+        gateway.control("logout")
+        assert sent("a") == 2
+        clock.move_to("2026-03-11 00:05")
+        assert sent("b") == 2
+
+
+def test_a_restart_has_its_time_before_the_next_command_and_a_reconnection_needs_none(
+    database: Database, gateway: SimulatorHandle, connect: Callable[..., None]
+) -> None:
+    connect(ibc_port=gateway.ibc_port)
+    spec = sensor().gateway()
+
+    def valid(effort: Effort) -> bool:
+        gateway.control("logout")
+        return session_status(spec, strategy="waits", effort=effort).ready
+
+    with freeze_time("2026-03-10 15:00", tick=True, real_asyncio=True) as clock:
+        assert [valid(Effort.RECONNECT), valid(Effort.RECONNECT), valid(Effort.RESTART)] == [True] * 3
+        assert not valid(Effort.RECONNECT)
+        clock.move_to("2026-03-10 15:05")
+        assert valid(Effort.RECONNECT)
 
 
 def test_a_wrong_account_is_a_mistake_and_not_waited_for(
