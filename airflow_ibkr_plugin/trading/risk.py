@@ -53,11 +53,16 @@ class RiskContext:
 
     @property
     def price(self) -> Decimal | None:
-        """Price that the exposure of the ticket is measured with: the worse of limit and reference for the buyer."""
+        """Price that the exposure of the ticket is measured with: the highest of reference, limit and stop.
+
+        None without a reference.
+        """
         reference = self.quote.reference
-        if reference is None or self.ticket.limit_price is None:
-            return reference
-        return max(reference, self.ticket.limit_price)
+        if reference is None:
+            return None
+        # The reference stands first: as NaN it then stays, and denies. A ticket's own prices are finite.
+        given = (self.ticket.limit_price, self.ticket.stop_price)
+        return max([reference, *(price for price in given if price is not None)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def short_selling(context: RiskContext, parameters: Mapping[str, Any]) -> Verdic
 
 
 def order_notional(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
-    """Clamp the order's value, at the worse of limit and reference price, to `max`."""
+    """Clamp the order's value, at the highest of reference, limit and stop price, to `max`."""
     limit = Decimal(str(parameters["max"]))
     per_unit = _per_unit(context)
     if per_unit is None:
@@ -131,21 +131,23 @@ def position_size(context: RiskContext, parameters: Mapping[str, Any]) -> Verdic
 
 
 def price_collar(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
-    """Deny a limit price further than `max_deviation` from the reference, and any order without a good reference."""
+    """Deny a limit or stop price further than `max_deviation` from the reference, and any order without a good one."""
     data = market_data(context, parameters)
     reference = context.quote.reference if data.outcome is Outcome.ALLOW else None
     if reference is None:
         return data
-    price = context.ticket.limit_price
     limit = Decimal(str(parameters["max_deviation"]))
-    if price is None:
-        return allow(limit=limit, observed="no limit price")
+    observed: Decimal | str = "no limit or stop price"
     with careful_arithmetic():
-        deviation = abs(price - reference) / reference
-        observed = round(deviation, 6)
-        if deviation <= limit:
-            return allow(limit=limit, observed=observed)
-    return deny(f"limit price {price} is too far from {reference}", limit=limit, observed=observed)
+        for name, price in (("limit", context.ticket.limit_price), ("stop", context.ticket.stop_price)):
+            if price is None:
+                continue
+            deviation = abs(price - reference) / reference
+            if not deviation <= limit:
+                reason = f"{name} price {price} is too far from {reference}"
+                return deny(reason, limit=limit, observed=round(deviation, 6))
+            observed = round(deviation, 6) if isinstance(observed, str) else max(observed, round(deviation, 6))
+    return allow(limit=limit, observed=observed)
 
 
 def orders_per_day(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
@@ -209,11 +211,13 @@ def rules() -> list[RiskRule]:
             check=price_collar,
             parameters=_schema(
                 ("max_deviation",),
-                max_deviation=_positive("Largest distance of the limit price, as a fraction of the reference price."),
+                max_deviation=_positive(
+                    "Largest distance of the limit and the stop price, as a fraction of the reference price."
+                ),
                 max_age_seconds=_MAX_AGE,
             ),
             order=50,
-            description="Denies a limit price too far from the market.",
+            description="Denies a limit or stop price too far from the market.",
         ),
         RiskRule(
             name="orders_per_day",

@@ -27,17 +27,30 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "orders_per_day": {"max": 3},
     "trading_hours": {},
 }
+_TYPES = {
+    (False, False): OrderType.MARKET,
+    (True, False): OrderType.LIMIT,
+    (False, True): OrderType.STOP,
+    (True, True): OrderType.STOP_LIMIT,
+}
 
 
 def context(
-    side: Side = Side.BUY, quantity: str = "10", *, limit: str | None = None, increment: str = "1", **changes: Any
+    side: Side = Side.BUY,
+    quantity: str = "10",
+    *,
+    limit: str | None = None,
+    stop: str | None = None,
+    increment: str = "1",
+    **changes: Any,
 ) -> RiskContext:
     """A good context: SPY at 100, nothing held, the market open."""
     ticket = OrderTicket(
         side=side,
         quantity=Decimal(quantity),
-        order_type=OrderType.LIMIT if limit else OrderType.MARKET,
+        order_type=_TYPES[bool(limit), bool(stop)],
         limit_price=Decimal(limit) if limit else None,
+        stop_price=Decimal(stop) if stop else None,
     )
     base = RiskContext(
         now=NOW,
@@ -165,6 +178,25 @@ def test_the_collar_measures_the_limit_and_the_age_of_the_reference() -> None:
     for age in (timedelta(seconds=31), timedelta(seconds=-31)):
         assert check("price_collar", context(now=NOW + age))[0] is Outcome.DENY
     assert check("price_collar", context(now=NOW + timedelta(seconds=30)))[0] is Outcome.ALLOW
+
+
+def test_the_collar_measures_the_stop_too() -> None:
+    assert check("price_collar", context(stop="105"))[0] is Outcome.ALLOW
+    assert check("price_collar", context(stop="105.01"))[0] is Outcome.DENY
+    assert check("price_collar", context(Side.SELL, stop="94.99"))[0] is Outcome.DENY
+    assert check("price_collar", context(stop="105.01", limit="104"))[0] is Outcome.DENY
+    assert check("price_collar", context(stop="104", limit="105.01"))[0] is Outcome.DENY
+    verdict = RULES["price_collar"].check(context(stop="104", limit="103"), PARAMETERS["price_collar"])
+    assert (verdict.outcome, verdict.observed) == (Outcome.ALLOW, "0.040000")
+
+
+def test_money_limits_measure_a_stop_order_at_its_stop() -> None:
+    assert context(stop="500").price == 500
+    assert context(stop="500", limit="510").price == 510
+    assert context(stop="90").price == 100  # never cheaper than the market
+    assert check("order_notional", context(stop="500")) == (Outcome.ALLOW, None)
+    assert check("order_notional", context(stop="501")) == (Outcome.CLAMP, Decimal(9))
+    assert check("position_size", context(quantity="40", stop="501")) == (Outcome.CLAMP, Decimal(39))
 
 
 def test_orders_per_day_and_trading_hours() -> None:
