@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 def snapshot(session: BrokerSession, database: Database, *, dag_id: str, run_id: str, task_id: str) -> AccountSnapshot:
     """Ask the broker for the account and its positions, and store both in one transaction.
 
+    The account's positions stay those of whoever asked last, in whatever order the answers are stored.
+
     :raises BrokerError: the gateway did not say; nothing is stored.
     """
+    asked_at = datetime.now(UTC)
     taken = session.account_snapshot()
-    at = datetime.now(UTC)
-    with database.write() as transaction:
-        AccountSnapshots(transaction).add(session.source, taken, dag_id, run_id, task_id, created_at=at)
-        Positions(transaction).replace_account(session.source, session.account, taken.positions, at)
+    source, account = session.source, session.account
+    with database.write(serialize=f"positions:{source}:{account}") as transaction:
+        snapshots = AccountSnapshots(transaction)
+        newest = snapshots.latest(source, account)
+        snapshots.add(source, taken, dag_id, run_id, task_id, created_at=asked_at)
+        if newest is None or newest.created_at <= asked_at:
+            Positions(transaction).replace_account(source, account, taken.positions, asked_at)
     return taken

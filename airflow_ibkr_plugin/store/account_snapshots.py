@@ -45,11 +45,12 @@ class AccountSnapshots:
         return row
 
     def latest(self, source: str, account: str) -> AccountSnapshotRow | None:
-        """The snapshot of the account that was stored last."""
+        """The newest snapshot of the account, by when it was asked for."""
         query = select(AccountSnapshotRow).where(
             AccountSnapshotRow.source == source, AccountSnapshotRow.account == account
         )
-        return self._session.scalar(query.order_by(AccountSnapshotRow.id.desc()).limit(1))
+        newest_first = query.order_by(AccountSnapshotRow.created_at.desc(), AccountSnapshotRow.id.desc())
+        return self._session.scalar(newest_first.limit(1))
 
     def for_run(self, dag_id: str, run_id: str) -> list[AccountSnapshotRow]:
         """The snapshots of a run, oldest first."""

@@ -37,3 +37,25 @@ def test_a_snapshot_that_fails_half_way_stores_nothing(
         snapshot(session, database, **RUN)
     with database.read() as transaction:
         assert not AccountSnapshots(transaction).for_run("demo", "run-1")
+
+
+def test_an_answer_that_was_asked_for_earlier_does_not_undo_a_later_one(
+    session: Any, broker: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_answer = session.account_snapshot
+
+    def overtaken() -> Any:
+        """While the first task waits for its answer, a second asks, is answered and stores."""
+        answer = first_answer()
+        monkeypatch.setattr(session, "account_snapshot", first_answer)
+        broker.held_elsewhere = Decimal(9)
+        snapshot(session, database, **RUN)
+        return answer
+
+    broker.held_elsewhere = Decimal(7)
+    monkeypatch.setattr(session, "account_snapshot", overtaken)
+    snapshot(session, database, **RUN)
+    with database.read() as transaction:
+        (held,) = Positions(transaction).list(source=session.source, strategy="")
+        assert len(AccountSnapshots(transaction).for_run("demo", "run-1")) == 2
+    assert held.quantity == 9
