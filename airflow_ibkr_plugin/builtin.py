@@ -12,13 +12,18 @@ from airflow_ibkr_plugin.trading.bars import BAR_SIZES
 from airflow_ibkr_plugin.trading.orders import OrderType, TimeInForce
 from airflow_ibkr_plugin.trading.risk import RiskRule
 from airflow_ibkr_plugin.trading.risk_rules import rules
-from airflow_ibkr_plugin.trading.sizing import SIZING_SCHEMA
+from airflow_ibkr_plugin.trading.sizing import SIZING_SCHEMA, STOPS
 
 _BROKER = ("strategy", "ibkr_conn_id")
 _SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 7 * 86400}
 _WAITING = {
     "poke_interval": {**_SECONDS, "default": 60, "description": "Seconds between two looks."},
     "timeout": {**_SECONDS, "default": 14400, "description": "Seconds after which the wait is given up and fails."},
+}
+# A stop order's price comes from the workflow, never from a signal.
+_STOP_NEEDS_OFFSET = {
+    "if": {"properties": {"order_type": {"enum": [str(kind) for kind in STOPS]}}, "required": ["order_type"]},
+    "then": {"required": ["stop_offset"]},
 }
 
 
@@ -161,6 +166,13 @@ def _per_symbol() -> list[TaskType]:
                         "default": 0,
                         "description": "Limit price away from the reference, as a fraction: above it for a buy.",
                     },
+                    "stop_offset": {
+                        "type": "number",
+                        "exclusiveMinimum": 0,
+                        "maximum": 0.5,
+                        "description": "Stop price away from the reference, as a fraction: above it for a buy."
+                        " STP and STP LMT need it.",
+                    },
                     "tif": {"enum": [str(kind) for kind in TimeInForce], "default": "DAY"},
                     "wait_seconds": {
                         "type": "number",
@@ -172,7 +184,8 @@ def _per_symbol() -> list[TaskType]:
                     "allow_short": {"type": "boolean", "default": False},
                 },
                 "sizing",
-            ),
+            )
+            | {"allOf": [_STOP_NEEDS_OFFSET]},
             per_symbol=True,
             takes=(*_BROKER, "risk", "mode"),
             inputs={"signal_task": "signal"},

@@ -23,10 +23,13 @@ class OrderOperator(BrokerOperator):
     :param sizing: `{quantity: 10}`, `{notional: 5000}` or `{share_of_net_liquidation: 0.02}`.
     :param order_type: MKT, LMT, STP or STP LMT.
     :param limit_offset: for LMT, how far the limit stands on the far side of the reference price, as a fraction.
+    :param stop_offset: for STP and STP LMT, how far the stop stands from the reference price, as a fraction: above it
+        for a buy, below it for a sell. Prices come from here, never from the signal.
     :param risk: mapping of risk rule to its parameters.
     :param mode: paper or live.
     :param wait_seconds: how long to wait for the fill before what is left is cancelled.
     :param allow_short: whether a sell may go beyond what the strategy holds.
+    :raises ConfigError: the order type needs a `stop_offset`, and it is missing or not a fraction.
     """
 
     template_fields: Sequence[str] = ("symbol",)
@@ -40,6 +43,7 @@ class OrderOperator(BrokerOperator):
         sizing: Mapping[str, Any],
         order_type: str = "MKT",
         limit_offset: float = 0.0,
+        stop_offset: float | None = None,
         tif: str = "DAY",
         risk: Mapping[str, Mapping[str, Any]] | None = None,
         mode: str = "paper",
@@ -47,12 +51,17 @@ class OrderOperator(BrokerOperator):
         allow_short: bool = False,
         **kwargs: Any,
     ) -> None:
+        from airflow_ibkr_plugin.trading.orders import OrderType
+        from airflow_ibkr_plugin.trading.sizing import check_stop_offset
+
         super().__init__(**kwargs)
+        check_stop_offset(OrderType(order_type), _decimal(stop_offset))
         self.symbol = symbol
         self.signal_task = signal_task
         self.sizing = dict(sizing)
         self.order_type = order_type
         self.limit_offset = limit_offset
+        self.stop_offset = stop_offset
         self.tif = tif
         self.risk = {rule: dict(parameters or {}) for rule, parameters in (risk or {}).items()}
         self.mode = mode
@@ -102,7 +111,7 @@ class OrderOperator(BrokerOperator):
             sizing=Sizing.parse(self.sizing),
             order_type=OrderType(self.order_type),
             limit_offset=Decimal(str(self.limit_offset)),
-            stop_level=None if signal.entry is None else Decimal(str(signal.entry)),
+            stop_offset=_decimal(self.stop_offset),
             tif=TimeInForce(self.tif),
         )
         with self.database.write() as session:
@@ -132,3 +141,7 @@ class OrderOperator(BrokerOperator):
                 return execute(broker, self.database, request, owner=run.owner)
             finally:
                 record_order(self.database, run.dag_id, run.run_id, request.key.order_ref)
+
+
+def _decimal(value: float | None) -> Decimal | None:
+    return None if value is None else Decimal(str(value))

@@ -18,6 +18,9 @@ from airflow_ibkr_plugin.trading.instruments import Instrument, SecType
 from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side, TimeInForce
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
 
+#: Order types that wait for a stop price.
+STOPS = (OrderType.STOP, OrderType.STOP_LIMIT)
+
 
 class SizingBy(StrEnum):
     """What the size of an order is measured by."""
@@ -179,54 +182,63 @@ def limit_price(instrument: Instrument, side: Side, reference: Decimal, offset: 
     return price
 
 
-def stop_price(instrument: Instrument, side: Side, level: Decimal) -> Decimal:
-    """A stop at a level, rounded so that it triggers no earlier: up for a BUY, down for a SELL.
+def stop_price(instrument: Instrument, side: Side, reference: Decimal, offset: Decimal) -> Decimal:
+    """A stop `offset` away from the reference, above for a BUY, below for a SELL, rounded to trigger no earlier.
 
+    :param offset: fraction of the reference, > 0.
     :raises ConfigError: no tick above zero is left.
     """
-    price = round_to_tick(level, instrument.min_tick, up=side is Side.BUY)
+    with localcontext(Context(prec=60)):
+        raw = reference * (1 + side.sign * offset)
+    price = round_to_tick(raw, instrument.min_tick, up=side is Side.BUY)
     if price <= 0:
-        raise ConfigError(f"{instrument.name}: a stop at {level} is {price}.", remedy="Give a level above one tick.")
+        raise ConfigError(
+            f"{instrument.name}: a stop {offset} away from {reference} is {price}.",
+            remedy="Make stop_offset smaller.",
+        )
     return price
+
+
+def check_stop_offset(order_type: OrderType, offset: Decimal | None) -> None:
+    """:raises ConfigError: the order type needs a stop, and the offset is missing or not above 0 and below 1."""
+    if order_type in STOPS and not (offset is not None and offset.is_finite() and 0 < offset < 1):
+        raise ConfigError(
+            f"{order_type} needs a stop_offset, and it is {offset}.",
+            remedy="Give stop_offset as a fraction of the price, such as 0.01; or use MKT or LMT.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TicketPlan:
     """An order as a workflow describes it, before it has a quantity and prices.
 
-    :param limit_offset: for LMT and STP LMT, see :func:`limit_price`; from the stop level where there is one.
-    :param stop_level: for STP and STP LMT, in the instrument's currency, not yet rounded.
+    :param limit_offset: for LMT and STP LMT, see :func:`limit_price`; from the stop price where there is one.
+    :param stop_offset: for STP and STP LMT, see :func:`stop_price`.
+    :raises ConfigError: see :func:`check_stop_offset`.
     """
 
     side: Side
     sizing: Sizing
     order_type: OrderType = OrderType.MARKET
     limit_offset: Decimal = Decimal(0)
-    stop_level: Decimal | None = None
+    stop_offset: Decimal | None = None
     tif: TimeInForce = TimeInForce.DAY
     outside_rth: bool = False
+
+    def __post_init__(self) -> None:
+        check_stop_offset(self.order_type, self.stop_offset)
 
     def ticket(self, instrument: Instrument, quote: Quote, account: AccountSnapshot) -> OrderTicket:
         """The ticket at these prices and this account's worth.
 
-        :raises ConfigError: the size is too small, needs an exchange rate, or a stop level is missing.
+        :raises ConfigError: the size is too small or needs an exchange rate, or an offset leaves no price above zero.
         :raises NoMarketData: a price is needed and there is none.
         """
         reference, limit, stop = quote.reference, None, None
-        if self.order_type in (OrderType.STOP, OrderType.STOP_LIMIT):
-            if self.stop_level is None:
-                raise ConfigError(
-                    f"{instrument.name}: {self.order_type} needs a stop level, and the signal gave no entry.",
-                    remedy="Use MKT or LMT, or a prompt that asks for an entry level.",
-                )
-            stop = stop_price(instrument, self.side, self.stop_level)
+        if self.order_type in STOPS and self.stop_offset is not None:
+            stop = stop_price(instrument, self.side, _needed(instrument, reference, "stop"), self.stop_offset)
         if self.order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT):
-            base = stop or reference
-            if base is None or not usable_price(base):
-                raise NoMarketData(
-                    f"{instrument.name}: a limit price needs a reference, and there is {base}.",
-                    remedy="Check the market data subscription.",
-                )
+            base = stop if stop is not None else _needed(instrument, reference, "limit")
             limit = limit_price(instrument, self.side, base, self.limit_offset)
         known = [price for price in (reference, limit, stop) if price is not None and usable_price(price)]
         quantity = self.sizing.quantity(
@@ -244,3 +256,12 @@ class TicketPlan:
             tif=self.tif,
             outside_rth=self.outside_rth,
         )
+
+
+def _needed(instrument: Instrument, reference: Decimal | None, what: str) -> Decimal:
+    if reference is None or not usable_price(reference):
+        raise NoMarketData(
+            f"{instrument.name}: a {what} price needs a reference, and there is {reference}.",
+            remedy="Check the market data subscription.",
+        )
+    return reference

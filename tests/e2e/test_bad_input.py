@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from pytest_httpserver import HTTPServer
 
 from airflow_ibkr_plugin.errors import (
     ChartMissing,
+    ConfigError,
     Family,
     GatewayUnavailable,
     IBKRPluginError,
@@ -275,6 +277,19 @@ def test_a_sell_of_what_the_strategy_does_not_hold(strategy: Strategy, gateway: 
     assert intent.sent_at is None
     assert [str(d.outcome) for d in decisions].count("deny") == 1
     assert gateway.control("orders")["orders"] == []
+
+
+def test_the_stop_of_an_order_comes_from_configuration_never_from_the_signal(strategy: Strategy, gateway: Any) -> None:
+    with pytest.raises(ConfigError, match="stop_offset"):
+        strategy.order(order_type="STP")
+    strategy.until_signal("buy")
+    strategy.results["signal"]["signal"] |= {"entry": 1.0, "stop": 0.5, "target": 2.0}
+    result = strategy.run(strategy.order(order_type="STP LMT", stop_offset=0.2, limit_offset=0.01, wait_seconds=1.0))
+    assert result["state"] == "cancelled"  # the market is far below it
+    with open_database().read() as session:
+        (intent,) = Intents(session).for_run(*KEY)
+    assert intent.stop_price == pytest.approx(intent.reference_price * Decimal("1.2"), rel=Decimal("0.02"))
+    assert intent.limit_price == pytest.approx(intent.stop_price * Decimal("1.01"), rel=Decimal("0.001"))
 
 
 def test_an_order_that_the_broker_refuses(strategy: Strategy, gateway: Any) -> None:

@@ -156,10 +156,22 @@ def test_a_limit_never_gives_more_than_was_configured(reference: Decimal, offset
 
 
 def test_a_stop_is_rounded_away_from_the_market() -> None:
-    assert stop_price(stock(), Side.BUY, Decimal("100.001")) == Decimal("100.01")
-    assert stop_price(stock(), Side.SELL, Decimal("99.999")) == Decimal("99.99")
-    with pytest.raises(ConfigError, match="stop"):
-        stop_price(stock(), Side.SELL, Decimal("0.001"))
+    assert stop_price(stock(), Side.BUY, Decimal(100), Decimal("0.00001")) == Decimal("100.01")
+    assert stop_price(stock(), Side.SELL, Decimal(100), Decimal("0.00001")) == Decimal("99.99")
+    with pytest.raises(ConfigError, match="stop_offset smaller"):
+        stop_price(stock(), Side.SELL, Decimal("0.01"), Decimal("0.5"))
+
+
+@given(reference=positive, offset=st.decimals("0.000001", "0.5", places=6), tick=ticks)
+def test_a_stop_never_triggers_earlier_than_configured(reference: Decimal, offset: Decimal, tick: Decimal) -> None:
+    instrument = stock(min_tick=tick)
+    assert stop_price(instrument, Side.BUY, reference, offset) >= reference * (1 + offset)
+    try:
+        sell = stop_price(instrument, Side.SELL, reference, offset)
+    except ConfigError:
+        assert reference * (1 - offset) < tick
+    else:
+        assert sell <= reference * (1 - offset)
 
 
 def test_a_plan_becomes_a_ticket() -> None:
@@ -174,15 +186,27 @@ def test_a_plan_becomes_a_ticket() -> None:
     assert ticket.quantity == 49  # sized at the limit, not at the lower reference
 
 
-def test_a_stop_order_takes_its_level_from_the_signal_and_needs_one() -> None:
+@pytest.mark.parametrize(("side", "stop", "limit"), [(Side.BUY, "102.00", "103.02"), (Side.SELL, "98.00", "97.02")])
+def test_a_stop_order_stands_away_from_the_reference(side: Side, stop: str, limit: str) -> None:
     plan = TicketPlan(
-        side=Side.BUY, sizing=Sizing.parse({"quantity": 5}), order_type=OrderType.STOP, stop_level=Decimal("101.004")
+        side=side,
+        sizing=Sizing.parse({"quantity": 5}),
+        order_type=OrderType.STOP_LIMIT,
+        limit_offset=Decimal("0.01"),
+        stop_offset=Decimal("0.02"),
     )
-    assert plan.ticket(stock(), quote(), account()).stop_price == Decimal("101.01")
-    with pytest.raises(ConfigError, match="stop level"):
-        TicketPlan(side=Side.BUY, sizing=Sizing.parse({"quantity": 5}), order_type=OrderType.STOP).ticket(
-            stock(), quote(), account()
-        )
+    ticket = plan.ticket(stock(), quote(), account())
+    assert (ticket.stop_price, ticket.limit_price) == (Decimal(stop), Decimal(limit))
+    with pytest.raises(NoMarketData, match="stop price needs a reference"):
+        plan.ticket(stock(), quote(bid=None, ask=None), account())
+
+
+@pytest.mark.parametrize("order_type", [OrderType.STOP, OrderType.STOP_LIMIT])
+@pytest.mark.parametrize("offset", [None, "0", "-0.01", "1", "NaN"])
+def test_a_stop_order_needs_its_offset(order_type: OrderType, offset: str | None) -> None:
+    given_offset = Decimal(offset) if offset else None
+    with pytest.raises(ConfigError, match="stop_offset"):
+        TicketPlan(side=Side.BUY, sizing=Sizing.parse({"quantity": 5}), order_type=order_type, stop_offset=given_offset)
 
 
 def test_a_limit_without_a_reference_is_refused() -> None:
