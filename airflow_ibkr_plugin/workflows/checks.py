@@ -14,12 +14,14 @@ from jsonschema.exceptions import ValidationError
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.registry import Registry
 from airflow_ibkr_plugin.workflows.graph import find_cycles, input_candidates, upstream
-from airflow_ibkr_plugin.workflows.model import symbol_name
+from airflow_ibkr_plugin.workflows.model import EXECUTION_DEFAULTS, symbol_name
 from airflow_ibkr_plugin.workflows.schema import NAME, PRESETS, compose
 from airflow_ibkr_plugin.workflows.yaml_text import Path
 
 # Ids that the builder gives to tasks and groups of its own.
 RESERVED_IDS = frozenset({"start_run", "finish_run", "all_succeeded", "symbol"})
+# What an order task may take besides its wait: the session, sizing, risk, sending, recovery and the confirmed cancel.
+ORDER_SECONDS = 120
 _TEMPLATE_MARKS = ("{{", "{%", "{#")
 _TYPE_NAMES = {
     "object": "a mapping",
@@ -173,6 +175,8 @@ class Checker:
                         f"it runs for each symbol and needs {other!r}, which waits for all symbols;"
                         " what runs for each symbol is one group.",
                     )
+        if "mode" in task_type.takes and "wait_seconds" in task_type.parameters.get("properties", {}):
+            yield from _order_wait(path, task, task_type.parameters["properties"]["wait_seconds"], config)
         types = {other: str(values.get("type")) for other, values in tasks.items()}
         given = task.get("parameters")
         for argument, wanted in task_type.inputs.items() if needs else ():
@@ -191,6 +195,31 @@ class Checker:
                 yield Problem(where, f"{', '.join(chosen)} are all {wanted} tasks; say which with `{argument}`.")
             elif self.registry.task_types[wanted].per_symbol and not mapped:
                 yield Problem(where, f"it builds on {chosen[0]!r}, which runs for each symbol.")
+
+
+def _order_wait(
+    path: Path, task: Mapping[str, Any], schema: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """A time-out that strikes while an order waits would leave it at the broker, with nobody to cancel it."""
+    given, defaults = task.get("parameters"), config.get("defaults")
+    parameters = given if isinstance(given, Mapping) else {}
+    name = "execution_timeout_seconds"
+    shared: Mapping[str, Any] = defaults if isinstance(defaults, Mapping) else {}
+    wait = parameters.get("wait_seconds", schema.get("default", 0))
+    timeout = task.get(name, shared.get(name, EXECUTION_DEFAULTS[name]))
+    if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in (wait, timeout)):
+        return  # the schema says so
+    if wait + ORDER_SECONDS <= timeout:
+        return
+    if "wait_seconds" in parameters:
+        where: Path = (*path, "parameters", "wait_seconds")
+    else:
+        where = (*path, name) if name in task else ("defaults", name)
+    yield Problem(
+        where,
+        f"wait_seconds {wait:g} needs an {name} of at least {wait + ORDER_SECONDS:g}, and it is {timeout:g}:"
+        " the task would be ended while its order is still at the broker. Wait less, or raise the time-out.",
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

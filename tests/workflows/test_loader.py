@@ -51,6 +51,25 @@ def test_a_sound_file_is_a_workflow_with_its_defaults(checker: Checker) -> None:
     assert workflow.config_hash != one(GOOD.replace("1000", "1001"), checker).workflow.config_hash
 
 
+ORDER = """\
+id: trade
+symbols: [SPY]
+tasks:
+  fetch: {type: market_data, for_each: symbol}
+  draw: {type: chart, for_each: symbol, needs: [fetch]}
+  judge: {type: signal, for_each: symbol, needs: [draw], parameters: {analyst: rules, prompt: trend_following}}
+  trade:
+    type: order
+    for_each: symbol
+    needs: [judge]
+    parameters:
+      sizing: {quantity: 1}
+"""
+WAIT_TOO_LONG = (
+    "wait_seconds {} needs an execution_timeout_seconds of at least {}, and it is {}: the task would be ended"
+)
+
+
 FAULTS = {
     "empty": ("", "w.yaml:1:1: the file is empty"),
     "not a mapping": ("- a\n", "w.yaml:1:1: the file is not a mapping"),
@@ -133,6 +152,26 @@ FAULTS = {
         "w.yaml:11:31: 'act' is no fetch task before this one",
     ),
     "template": (GOOD + "description: '{{ conn.x.password }}'\n", "w.yaml:13:14: templates ({{ }}) are not allowed"),
+    "stop order without its offset": (
+        ORDER + "      order_type: STP LMT\n",
+        "w.yaml:12:7: the field 'stop_offset' is missing",
+    ),
+    "stop offset below zero": (
+        ORDER + "      order_type: STP\n      stop_offset: -0.01\n",
+        "w.yaml:14:20: -0.01 is less than or equal to the minimum of 0",
+    ),
+    "order that waits longer than its task may run": (
+        ORDER + "      wait_seconds: 781\n",
+        f"w.yaml:13:21: {WAIT_TOO_LONG.format(781, 901, 900)}",
+    ),
+    "time-out of an order task too short": (
+        ORDER + "    execution_timeout_seconds: 179\n",
+        f"w.yaml:13:32: {WAIT_TOO_LONG.format(60, 180, 179)}",
+    ),
+    "time-out of all tasks too short for an order": (
+        ORDER + "defaults: {execution_timeout_seconds: 100}\n",
+        f"w.yaml:13:39: {WAIT_TOO_LONG.format(60, 180, 100)}",
+    ),
     "strategies": (GOOD + "strategies: {}\n", "w.yaml:13:13: {} should be non-empty"),
     "strategy id": (GOOD + "strategies: {a: {id: b}}\n", "w.yaml:13:22: this field cannot stand here"),
 }
@@ -143,6 +182,21 @@ def test_each_fault_has_its_place_and_its_remedy(text: str | bytes, expected: st
     loaded = one(text, checker)
     assert loaded.workflow is None
     assert any(line.startswith(expected) for line in lines(loaded)), lines(loaded)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "      wait_seconds: 780\n",
+        "      wait_seconds: 3600\n    execution_timeout_seconds: 3720\n",
+        "      wait_seconds: 1000\ndefaults: {execution_timeout_seconds: 1120}\n",
+        "      wait_seconds: 60\n    execution_timeout_seconds: 180\ndefaults: {execution_timeout_seconds: 100}\n",
+        "      order_type: STP\n      stop_offset: 0.01\n",
+    ],
+)
+def test_an_order_that_fits_its_time_out_or_has_its_stop_is_sound(more: str, checker: Checker) -> None:
+    assert lines(one(ORDER + more, checker)) == []
 
 
 def test_two_inputs_must_be_told_apart_by_name(checker: Checker) -> None:
