@@ -19,13 +19,8 @@ def check_consent(session: BrokerSession, request: OrderRequest) -> None:
         connection.
     :raises ConfigError: the mode is unknown, or the session is not the one that the request was made for.
     """
+    check_where(session, request)
     where = f"connection {session.spec.conn_id!r}"
-    if (request.source, request.account) != (session.source, session.account):
-        raise ConfigError(
-            f"The order is for {request.account} at {request.source}, the session is {session.account} at"
-            f" {session.source}.",
-            remedy="Do not change a connection while a run uses it; start a new run.",
-        )
     if request.mode == "paper":
         if session.spec.live:
             raise LiveTradingRefused(
@@ -47,4 +42,14 @@ def check_consent(session: BrokerSession, request: OrderRequest) -> None:
     if not settings.load().allow_live:
         raise LiveTradingRefused(
             "This installation does not allow live trading.", remedy="Set [ibkr] allow_live = True to consent."
+        )
+
+
+def check_where(session: BrokerSession, request: OrderRequest) -> None:
+    """:raises ConfigError: the session is not the one that the request was made for."""
+    if (request.source, request.account) != (session.source, session.account):
+        raise ConfigError(
+            f"The order is for {request.account} at {request.source}, the session is {session.account} at"
+            f" {session.source}.",
+            remedy="Do not change a connection while a run uses it; start a new run.",
         )

@@ -7,21 +7,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.execution.consent import check_consent
-from airflow_ibkr_plugin.execution.intent import Job
+from airflow_ibkr_plugin.execution.consent import check_consent, check_where
+from airflow_ibkr_plugin.execution.intent import Job, ticket_of
 from airflow_ibkr_plugin.execution.lease import hold, lease_seconds
 from airflow_ibkr_plugin.execution.market import Market, gather
 from airflow_ibkr_plugin.execution.outcome import OrderOutcome, outcome_of
 from airflow_ibkr_plugin.execution.recover import recover
+from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.execution.reserve import reserve
 from airflow_ibkr_plugin.execution.send import send
 from airflow_ibkr_plugin.execution.settle import settle
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, IntentState, OrderTicket, Side
+from airflow_ibkr_plugin.trading.instruments import Instrument
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, IntentKey, IntentState, OrderTicket, Side
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
-    from airflow_ibkr_plugin.execution.request import OrderRequest
     from airflow_ibkr_plugin.store.database import Database
     from airflow_ibkr_plugin.store.models.orders import OrderIntent
 
@@ -44,7 +45,72 @@ def execute(session: BrokerSession, database: Database, request: OrderRequest, *
     if row.state not in TERMINAL:
         with hold(database, row.id, owner, seconds=lease_seconds(session.spec)) as lease:
             _work(Job(session=session, database=database, request=request, lease=lease, intent_id=row.id), market)
-    outcome = outcome_of(database, row.id)
+    return _told(database, row.id)
+
+
+def unfinished(database: Database, *, dag_id: str, run_id: str, task_id: str, con_id: int) -> list[str]:
+    """The orderRefs of a task's orders in an instrument that may be at the broker and have no known end."""
+    with database.read() as transaction:
+        return [
+            row.order_ref
+            for row in Intents(transaction).for_run(dag_id, run_id)
+            if (row.task_id, row.con_id, row.generation) == (task_id, con_id, 0) and row.state in MAYBE_AT_BROKER
+        ]
+
+
+def resume(
+    session: BrokerSession, database: Database, order_ref: str, *, owner: str, wait_seconds: float
+) -> OrderOutcome | None:
+    """Finish an order that may be at the broker, without deciding anew and without ever sending it again.
+
+    Nobody need consent: no money is put at risk that is not at risk already.
+
+    :param wait_seconds: how long to wait for it to fill; what is left then is cancelled.
+    :returns: the outcome; `abandoned` where it never reached the broker. None where there is nothing to finish.
+    :raises IntentBusy, AmbiguousOrder, BrokerError, StoreError: see :func:`execute`.
+    :raises ConfigError: the order was made on another connection or account than the session's.
+    """
+    with database.read() as transaction:
+        row = Intents(transaction).by_order_ref(order_ref)
+    if row is None or row.state not in MAYBE_AT_BROKER:
+        return None
+    request = _as_stored(row, wait_seconds)
+    check_where(session, request)
+    with hold(database, row.id, owner, seconds=lease_seconds(session.spec)) as lease:
+        job = Job(session=session, database=database, request=request, lease=lease, intent_id=row.id)
+        if job.load().state in MAYBE_AT_BROKER:
+            order = recover(job)
+            if order is not None:
+                settle(job, order)
+            elif job.load().state is IntentState.AMBIGUOUS:
+                job.move(IntentState.ABANDONED, "it never reached the broker, and is not wanted any more")
+    return _told(database, row.id)
+
+
+def _as_stored(row: OrderIntent, wait_seconds: float) -> OrderRequest:
+    return OrderRequest(
+        key=IntentKey(
+            installation=row.installation,
+            dag_id=row.dag_id,
+            run_id=row.run_id,
+            task_id=row.task_id,
+            con_id=row.con_id,
+            leg=row.leg,
+            generation=row.generation,
+        ),
+        strategy=row.strategy,
+        source=row.source,
+        account=row.account,
+        mode=row.mode,
+        instrument=Instrument.from_dict(row.instrument),
+        ticket=ticket_of(row),
+        signal_id=row.signal_id,
+        wait_seconds=wait_seconds,
+    )
+
+
+def _told(database: Database, intent_id: int) -> OrderOutcome:
+    outcome = outcome_of(database, intent_id)
     log.info(
         "%s %s %s of %s: %s, filled %s (%s)",
         outcome.order_ref,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class OrderOperator(BrokerOperator):
     """Checks risk, places the order, waits for it, books it. A signal of hold, or a denial by risk, sends nothing.
 
-    A retry or a clear never sends a second order: the intent of this task, run and instrument is found again.
+    A retry or a clear never sends a second order: the intent of this task, run and instrument is found again. If an
+    order was sent and the signal, made anew, says hold, that order is still followed to its end.
 
     :param signal_task: id of the :class:`SignalOperator` task whose signal is acted on.
     :param sizing: `{quantity: 10}`, `{notional: 5000}` or `{share_of_net_liquidation: 0.02}`.
@@ -82,11 +83,15 @@ class OrderOperator(BrokerOperator):
         upstream = self.upstream(context, self.signal_task)
         signal = Signal.from_dict(upstream["signal"])
         context["symbol"] = signal.symbol
+        instrument = Instrument.from_dict(upstream["market_data"]["instrument"])
+        outcome: OrderOutcome | None
         if signal.action is Action.HOLD:
+            outcome = self._finish_earlier(run, instrument)
+        else:
+            outcome = self._execute(run, instrument, signal, upstream["signal_id"])
+        if outcome is None:
             self.log.info("%s: hold, nothing is sent", signal.symbol)
             return {"symbol": signal.symbol, "state": "hold", "signal_id": upstream["signal_id"]}
-        instrument = Instrument.from_dict(upstream["market_data"]["instrument"])
-        outcome = self._execute(run, instrument, signal, upstream["signal_id"])
         self.log.info("%s: order %s is %s. %s", signal.symbol, outcome.order_ref, outcome.state, outcome.reason)
         if outcome.state is IntentState.REJECTED:
             raise OrderRejected(
@@ -94,6 +99,24 @@ class OrderOperator(BrokerOperator):
                 remedy="Mend what the broker names; a new run decides anew.",
             )
         return {"signal_id": upstream["signal_id"], **outcome.to_dict()}
+
+    def _finish_earlier(self, run: TaskRun, instrument: Instrument) -> OrderOutcome | None:
+        """The signal was made anew and says hold, after an earlier try may have sent an order: that is finished."""
+        from airflow_ibkr_plugin.execution.place import resume, unfinished
+        from airflow_ibkr_plugin.execution.summary import record_order
+
+        started = unfinished(
+            self.database, dag_id=run.dag_id, run_id=run.run_id, task_id=run.task_id, con_id=instrument.con_id
+        )
+        outcome = None
+        for order_ref in started:
+            self.log.warning("%s: hold, but order %s may be at the broker; it is finished", instrument.name, order_ref)
+            with self.broker(run) as broker:
+                try:
+                    outcome = resume(broker, self.database, order_ref, owner=run.owner, wait_seconds=self.wait_seconds)
+                finally:
+                    record_order(self.database, run.dag_id, run.run_id, order_ref)
+        return outcome
 
     def _execute(self, run: TaskRun, instrument: Instrument, signal: Signal, signal_id: int) -> OrderOutcome:
         from airflow_ibkr_plugin.execution.place import execute

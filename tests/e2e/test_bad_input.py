@@ -292,6 +292,23 @@ def test_the_stop_of_an_order_comes_from_configuration_never_from_the_signal(str
     assert intent.limit_price == pytest.approx(intent.stop_price * Decimal("1.01"), rel=Decimal("0.001"))
 
 
+def test_a_later_hold_does_not_orphan_an_order(strategy: Strategy, gateway: Any) -> None:
+    strategy.until_signal("buy")
+    gateway.control("drop_after_accept")
+    strategy.fails(strategy.order(), GatewayUnavailable)
+    with open_database().read() as session:
+        (intent,) = Intents(session).for_run(*KEY)
+    assert str(intent.state) == "ambiguous"
+    # The signal task was cleared, and says something else now.
+    strategy.results["signal"]["signal"] |= {"action": "hold"}
+    result = strategy.run(strategy.order())
+    assert (result["state"], result["order_ref"]) == ("filled", intent.order_ref)
+    assert len(gateway.control("orders", order_ref=intent.order_ref)["orders"]) == 1
+    # An ordinary hold, as this is by now, needs no gateway.
+    gateway.stop()
+    assert strategy.run(strategy.order())["state"] == "hold"
+
+
 def test_an_order_that_the_broker_refuses(strategy: Strategy, gateway: Any) -> None:
     strategy.until_signal("buy")
     order = strategy.order(sizing={"quantity": 10_000_000})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,9 +13,9 @@ import pytest
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
-from airflow_ibkr_plugin.errors import AmbiguousOrder, BrokerError, LiveTradingRefused
+from airflow_ibkr_plugin.errors import AmbiguousOrder, BrokerError, ConfigError, LiveTradingRefused
 from airflow_ibkr_plugin.execution import recover
-from airflow_ibkr_plugin.execution.place import execute
+from airflow_ibkr_plugin.execution.place import execute, resume, unfinished
 from airflow_ibkr_plugin.execution.portfolio import snapshot
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
@@ -218,6 +219,63 @@ def test_the_working_order_of_a_crashed_worker_is_cancelled_by_its_own_client_id
         outcome = execute(session, database, request, owner="t")
     assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, 0)
     assert [order["status"] for order in at_broker(gateway, request)] == ["Cancelled"]
+
+
+def test_an_order_that_is_not_wanted_any_more_is_finished_not_sent_again(
+    spec: GatewaySpec, gateway: Any, database: Database, make_crash: Callable[[], None]
+) -> None:
+    with leased_session(spec, database, owner="first") as session:
+        request = request_on(session)
+        request = request_on(session, ticket=away_from_market(session, request))
+        make_crash()
+        with pytest.raises(KeyboardInterrupt):
+            execute(session, database, request, owner="t")
+    key = {"dag_id": "demo", "run_id": "run-1", "task_id": "order", "con_id": request.instrument.con_id}
+    assert unfinished(database, **key) == [request.key.order_ref]
+    for other in ({"run_id": "run-2"}, {"task_id": "order_2"}, {"con_id": 1}, {"dag_id": "other"}):
+        assert unfinished(database, **key | other) == []
+    with leased_session(spec, database, owner="second") as session:
+        outcome = resume(session, database, request.key.order_ref, owner="t", wait_seconds=0.5)
+        assert outcome is not None
+        assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, 0)
+        assert unfinished(database, **key) == []
+        assert resume(session, database, request.key.order_ref, owner="t", wait_seconds=0.5) is None
+        assert resume(session, database, "aip-none", owner="t", wait_seconds=0.5) is None
+    assert [order["status"] for order in at_broker(gateway, request)] == ["Cancelled"]
+
+
+def test_the_fill_of_an_order_that_is_not_wanted_any_more_is_booked(
+    spec: GatewaySpec, gateway: Any, database: Database
+) -> None:
+    with leased_session(spec, database, owner="first") as session:
+        request = request_on(session)
+        gateway.control("drop_after_accept")
+        with pytest.raises(BrokerError):
+            execute(session, database, request, owner="t")
+    other = replace(spec, conn_id="other")
+    with leased_session(other, database, owner="second") as session, pytest.raises(ConfigError):
+        resume(session, database, request.key.order_ref, owner="t", wait_seconds=20)
+    with leased_session(spec, database, owner="third") as session:
+        outcome = resume(session, database, request.key.order_ref, owner="t", wait_seconds=20)
+    assert outcome is not None
+    assert (outcome.state, outcome.filled) == (IntentState.FILLED, 10)
+    assert len(at_broker(gateway, request)) == 1
+
+
+def test_a_lost_order_that_is_not_wanted_any_more_is_abandoned(
+    spec: GatewaySpec, gateway: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.5)
+    with leased_session(spec, database, owner="first") as session:
+        request = request_on(session)
+        gateway.control("lose_next_order")
+        with pytest.raises(BrokerError):
+            execute(session, database, request, owner="t")
+    with leased_session(spec, database, owner="second") as session:
+        outcome = resume(session, database, request.key.order_ref, owner="t", wait_seconds=20)
+    assert outcome is not None
+    assert outcome.state is IntentState.ABANDONED
+    assert not at_broker(gateway, request)
 
 
 @pytest.fixture
