@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
-from airflow_ibkr_plugin.store.positions import ACCOUNT, Positions
+from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.trading.market_hours import is_open
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ EXPIRY_SECONDS = 15.0
 _BROKER_ZONE = ZoneInfo("America/New_York")
 
 #: Changes with every fill that is booked in an instrument.
-Mark = tuple[tuple[str, Decimal, datetime], ...]
+Mark = tuple[tuple[str, str, Decimal, datetime], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +78,9 @@ def gather(session: BrokerSession, database: Database, instrument: Instrument) -
 
 
 def book_mark(transaction: Session, source: str, account: str, con_id: int) -> Mark:
-    """The instrument's booked positions, of all strategies of an account."""
-    return tuple(
-        sorted(
-            (row.strategy, row.quantity, row.updated_at)
-            for row in Positions(transaction).list(source=source)
-            if row.account == account and row.con_id == con_id and row.strategy != ACCOUNT
-        )
-    )
+    """The instrument's booked positions, of all strategies of an account, by every connection to it."""
+    held = Positions(transaction).of_strategies(source, account, con_id)
+    return tuple((row.source, row.strategy, row.quantity, row.updated_at) for row in held)
 
 
 def broker_day(now: datetime) -> date:

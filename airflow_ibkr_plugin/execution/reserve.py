@@ -15,6 +15,7 @@ from airflow_ibkr_plugin.execution.market import Market, book_mark, broker_day, 
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
+from airflow_ibkr_plugin.store.sources import gateway_kind
 from airflow_ibkr_plugin.trading.orders import IntentState
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, evaluate
 from airflow_ibkr_plugin.trading.risk_rules import MARKET_DATA, SHORT_SELLING
@@ -42,9 +43,11 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
     :raises StoreError: the books kept changing under the check.
     """
     request = job.request
+    # Not by connection: several can lead to one account, and no two of them may pass its limits together.
+    account_lock = f"risk:{gateway_kind(request.source)}:{request.account}"
     for _ in range(_ATTEMPTS):
         market = market or gather(job.session, job.database, job.instrument)
-        with job.database.write(serialize=f"risk:{request.source}:{request.account}") as transaction:
+        with job.database.write(serialize=account_lock) as transaction:
             job.lease.renew(transaction)
             row = load_row(transaction, job.intent_id)
             context = _context(transaction, request, row, market)
@@ -62,8 +65,8 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
 def _context(transaction: Session, request: OrderRequest, row: OrderIntent, market: Market) -> RiskContext:
     intents = Intents(transaction)
     where = (row.source, row.account, row.con_id)
-    own = Positions(transaction).get(row.source, row.account, row.strategy, row.con_id)
-    held = own.quantity if own else Decimal(0)
+    booked = Positions(transaction).of_strategies(*where)
+    held = sum((own.quantity for own in booked if own.strategy == row.strategy), Decimal(0))
     return RiskContext(
         now=market.now,
         strategy=row.strategy,

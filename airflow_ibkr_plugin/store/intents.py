@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, IntentTransition, OrderIntent
+from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import changed, insert_if_absent
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentKey, IntentState, Side, check_transition
 
@@ -144,10 +145,11 @@ class Intents:
     ) -> Decimal:
         """Signed quantity of an instrument that is reserved or may be working, less what is filled already.
 
+        :param source: intents of every connection to the account count, where the kind of gateway is this one's.
         :param side, strategy: only these intents. :param excluding: id of an intent that is not counted.
         """
         query = select(OrderIntent.id, OrderIntent.side, OrderIntent.quantity).where(
-            OrderIntent.source == source,
+            same_kind(OrderIntent.source, source),
             OrderIntent.account == account,
             OrderIntent.con_id == con_id,
             OrderIntent.state.in_(RESERVING),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -13,6 +13,7 @@ from airflow_ibkr_plugin.store.database import lock
 from airflow_ibkr_plugin.store.holdings import Holding
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow
 from airflow_ibkr_plugin.store.models.portfolio import PositionRow
+from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import upsert
 from airflow_ibkr_plugin.trading.portfolio import Position
 
@@ -116,6 +117,16 @@ class Positions:
     def get(self, source: str, account: str, strategy: str, con_id: int) -> PositionRow | None:
         """One position; `strategy` '' for the account's."""
         return self._session.get(PositionRow, (source, account, strategy, con_id))
+
+    def of_strategies(self, source: str, account: str, con_id: int) -> Sequence[PositionRow]:
+        """What each strategy holds of an instrument in an account, by every connection to it (see `same_kind`)."""
+        query = select(PositionRow).where(
+            same_kind(PositionRow.source, source),
+            PositionRow.account == account,
+            PositionRow.con_id == con_id,
+            PositionRow.strategy != ACCOUNT,
+        )
+        return self._session.scalars(query.order_by(PositionRow.source, PositionRow.strategy)).all()
 
     def list(self, source: str | None = None, strategy: str | None = None) -> list[PositionRow]:
         """Positions, flat ones included, by symbol."""

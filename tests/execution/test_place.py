@@ -27,6 +27,7 @@ from airflow_ibkr_plugin.trading.orders import IntentState, Side
 from airflow_ibkr_plugin.trading.risk_rules import rules
 from airflow_ibkr_plugin.trading.sizing import Sizing, TicketPlan
 
+ACCOUNT = "DU1234567"
 RULES = {rule.name: rule for rule in rules()}
 Make = Callable[..., OrderRequest]
 
@@ -119,6 +120,45 @@ def test_a_denied_order_is_not_sent_and_its_decisions_are_stored(
 def test_a_clamped_order_is_sent_smaller(session: Any, broker: Any, database: Database, make_request: Make) -> None:
     outcome = execute(session, database, make_request(rules=((RULES["order_notional"], {"max": 555}),)), owner="t")
     assert (outcome.requested_quantity, outcome.quantity, outcome.filled) == (10, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "account", "state"),
+    [
+        ("simulator", ACCOUNT, IntentState.DENIED),
+        ("paper", ACCOUNT, IntentState.FILLED),
+        ("simulator", "DU7654321", IntentState.FILLED),
+    ],
+)
+def test_orders_by_every_connection_to_one_account_count_together(
+    broker: Any,
+    make_session: Callable[..., Any],
+    either_database: Database,
+    make_request: Make,
+    kind: str,
+    account: str,
+    state: IntentState,
+) -> None:
+    limit = ((RULES["position_size"], {"max_quantity": 10}),)
+
+    def other(*_: Any) -> None:  # while the first strategy's order works, unfilled
+        broker.fate = None
+        where = {"source": f"{kind}:second", "account": account}
+        request = make_request(strategy="other", rules=limit, **where)
+        assert execute(make_session(client_id=11, **where), either_database, request, owner="2").state is state
+
+    broker.fate = other
+    execute(make_session(), either_database, make_request(rules=limit), owner="1")
+    assert broker.fate is None
+
+
+def test_what_a_strategy_holds_it_may_sell_by_another_connection_to_the_account(
+    session: Any, make_session: Callable[..., Any], database: Database, make_request: Make
+) -> None:
+    execute(session, database, make_request(), owner="t")
+    source = "simulator:renamed"
+    request = make_request(Side.SELL, 15, run_id="run-2", source=source)
+    assert execute(make_session(source=source), database, request, owner="t").filled == 10
 
 
 def test_what_was_sent_today_counts_for_the_strategy_alone(

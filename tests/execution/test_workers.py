@@ -195,9 +195,10 @@ def test_strategies_racing_for_one_limit_never_pass_it(
 
     def trade(number: int) -> None:
         start.wait()
+        source = f"simulator:connection_{number % 2}"  # one account, two connections
         for run in range(3):
-            request = make_request(quantity=4, strategy=f"s{number}", run_id=str(run), rules=limit)
-            execute(make_session(client_id=10 + number), either_database, request, owner=str(number))
+            request = make_request(quantity=4, strategy=f"s{number}", run_id=str(run), rules=limit, source=source)
+            execute(make_session(client_id=10 + number, source=source), either_database, request, owner=str(number))
             highest.append(broker.position())
 
     threads = [threading.Thread(target=trade, args=(number,)) for number in range(6)]
