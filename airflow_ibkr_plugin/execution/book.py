@@ -12,7 +12,7 @@ from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.orders import Orders
 from airflow_ibkr_plugin.store.positions import Positions
-from airflow_ibkr_plugin.trading.orders import BrokerOrder, IntentState
+from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, IntentState
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.models.orders import OrderIntent
@@ -40,6 +40,8 @@ def book(job: Job, truth: BrokerTruth) -> OrderIntent:
             )
         fills = Executions(transaction).for_intent(row.id)
         filled = sum((fill.quantity for fill in fills), Decimal(0))
+        if row.state in TERMINAL:
+            return row  # a fill or a commission that came after the end
         implied = implied_state(row.state, row.quantity, truth, filled)
         if implied is None:
             return row

@@ -16,7 +16,7 @@ from airflow_ibkr_plugin.execution.recover import recover
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.execution.reserve import reserve
 from airflow_ibkr_plugin.execution.send import send
-from airflow_ibkr_plugin.execution.settle import settle
+from airflow_ibkr_plugin.execution.settle import ask_for_commissions, settle
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, IntentKey, IntentState, OrderTicket, Side
@@ -44,7 +44,9 @@ def execute(session: BrokerSession, database: Database, request: OrderRequest, *
     row, market = _intent(session, database, request)
     if row.state not in TERMINAL:
         with hold(database, row.id, owner, seconds=lease_seconds(session.spec)) as lease:
-            _work(Job(session=session, database=database, request=request, lease=lease, intent_id=row.id), market)
+            job = Job(session=session, database=database, request=request, lease=lease, intent_id=row.id)
+            _work(job, market)
+            ask_for_commissions(job)
     return _told(database, row.id)
 
 
@@ -84,6 +86,7 @@ def resume(
                 settle(job, order)
             elif job.load().state is IntentState.AMBIGUOUS:
                 job.move(IntentState.ABANDONED, "it never reached the broker, and is not wanted any more")
+            ask_for_commissions(job)
     return _told(database, row.id)
 
 

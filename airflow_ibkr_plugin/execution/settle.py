@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.broker.connect import leased_session
-from airflow_ibkr_plugin.errors import BrokerTimeout
+from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout
 from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.intent import Job
+from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, IntentState
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.truth import BrokerTruth
+
+log = logging.getLogger(__name__)
 
 # Fills are booked at least this often, and the lease is renewed with them.
 _SLICE_SECONDS = 5.0
@@ -42,6 +46,28 @@ def settle(job: Job, order: BrokerOrder) -> None:
             f"The end of order {row.order_ref} is confirmed, but not all its fills are listed yet.",
             remedy="Nothing is to be done: the retry asks again.",
         )
+
+
+def ask_for_commissions(job: Job) -> None:
+    """Ask once more about fills whose commission had not come when the order ended: nobody asks later.
+
+    :raises IntentBusy: the lease was lost.
+    """
+    if not _without_commission(job):
+        return
+    order_ref = job.load().order_ref
+    try:
+        book(job, job.session.find_by_ref(order_ref))
+    except BrokerError as error:  # the order itself is done, whatever becomes of this question
+        log.warning("%s: the broker could not be asked for commissions: %s", order_ref, error)
+    if missing := _without_commission(job):
+        log.warning("%s: no commission is known for %s; it is not in the books", order_ref, ", ".join(missing))
+
+
+def _without_commission(job: Job) -> list[str]:
+    with job.database.read() as transaction:
+        fills = Executions(transaction).for_intent(job.intent_id)
+        return [fill.exec_id for fill in fills if fill.commission is None]
 
 
 def _cancel(job: Job, order: BrokerOrder) -> BrokerTruth:

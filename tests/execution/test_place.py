@@ -82,6 +82,37 @@ def test_a_retry_returns_the_same_outcome_and_asks_nobody(
     assert (len(broker.orders), broker.asked) == (1, asked)
 
 
+@pytest.mark.parametrize(("reachable", "commission"), [(True, 1), (False, 0)])
+def test_a_commission_that_comes_after_the_end_is_asked_for_once_more(
+    session: Any,
+    broker: Any,
+    database: Database,
+    make_request: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    reachable: bool,
+    commission: int,
+) -> None:
+    def without_commission(broker: Any, perm_id: int) -> None:
+        broker.fill(perm_id)
+        broker.executions[-1] = replace(broker.executions[-1], commission=None, commission_currency="")
+
+    find = session.find_by_ref
+
+    def later(order_ref: str) -> Any:
+        if broker.executions:
+            broker.unreachable = not reachable
+            broker.executions[-1] = replace(broker.executions[-1], commission=Decimal(1), commission_currency="USD")
+        return find(order_ref)
+
+    broker.fate = without_commission
+    monkeypatch.setattr(session, "find_by_ref", later)
+    outcome = execute(session, database, make_request(), owner="t")
+    assert (outcome.state, outcome.filled, outcome.commission) == (IntentState.FILLED, 10, commission)
+    with database.read() as transaction:
+        (held,) = Positions(transaction).list(strategy="demo")
+    assert held.average_cost == 100 + Decimal(commission) / 10
+
+
 def test_two_runs_are_two_orders(session: Any, broker: Any, database: Database, make_request: Make) -> None:
     execute(session, database, make_request(), owner="t")
     execute(session, database, make_request(run_id="run-2"), owner="t")
