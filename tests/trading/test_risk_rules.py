@@ -220,11 +220,13 @@ _price = st.one_of(
 
 @st.composite
 def contexts(draw: st.DrawFn) -> RiskContext:
-    limit = draw(st.one_of(st.none(), st.decimals("0.01", "1e6", places=2)))
+    given_price = st.one_of(st.none(), st.decimals("0.01", "1e6", places=2))
+    limit, stop = draw(given_price), draw(given_price)
     return context(
         draw(st.sampled_from(Side)),
         str(draw(st.decimals("0.0001", "1e9", places=4))),
         limit=str(limit) if limit else None,
+        stop=str(stop) if stop else None,
         increment=str(draw(_increment)),
         quote=Quote(
             con_id=1,
