@@ -82,7 +82,6 @@ class OrderOperator(BrokerOperator):
 
         upstream = self.upstream(context, self.signal_task)
         signal = Signal.from_dict(upstream["signal"])
-        context["symbol"] = signal.symbol
         instrument = Instrument.from_dict(upstream["market_data"]["instrument"])
         outcome: OrderOutcome | None
         if signal.action is Action.HOLD:
