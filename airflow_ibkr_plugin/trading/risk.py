@@ -102,7 +102,7 @@ Check = Callable[[RiskContext, Mapping[str, Any]], Verdict]
 class RiskRule:
     """A risk rule as a package registers it.
 
-    :param name: unique, `snake_case`; third parties prefix it with their package: `momentum.trend_filter`.
+    :param name: unique, `snake_case`; third parties prefix it with their package: `momentum.conviction`.
     :param check: pure and bounded: `(context, parameters) -> Verdict`.
     :param parameters: JSON Schema (2020-12) of the rule's parameters, an object schema.
     :param order: rules run by ascending order, then name; clamping rules come before those that only deny.
