@@ -34,7 +34,7 @@ class SimulatorHandle:
         self.account = options.account
 
     def control(self, cmd: str, **arguments: Any) -> dict[str, Any]:
-        """Execute a control command (docs/simulator.md) and return its answer.
+        """Execute a control command (docs/simulator-faults.md) and return its answer.
 
         :raises ValueError: the command was refused; says why.
         """

@@ -9,14 +9,14 @@ from decimal import Decimal
 from pathlib import Path
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.simulator.catalogue import Catalogue, Instrument, synthetic
+from airflow_ibkr_plugin.simulator.account.portfolio import Portfolio
 from airflow_ibkr_plugin.simulator.clock import Clock
-from airflow_ibkr_plugin.simulator.faults import Faults
-from airflow_ibkr_plugin.simulator.hours import eastern_day
-from airflow_ibkr_plugin.simulator.orders import Book, Execution, Order
-from airflow_ibkr_plugin.simulator.portfolio import Portfolio
-from airflow_ibkr_plugin.simulator.prices import Market, Quote, RecordedDays, SyntheticDays
-from airflow_ibkr_plugin.simulator.replay import load_replay
+from airflow_ibkr_plugin.simulator.control.faults import Faults
+from airflow_ibkr_plugin.simulator.market.catalogue import Catalogue, Instrument, synthetic
+from airflow_ibkr_plugin.simulator.market.hours import eastern_day
+from airflow_ibkr_plugin.simulator.market.prices import Market, Quote, RecordedDays, SyntheticDays
+from airflow_ibkr_plugin.simulator.market.replay import load_replay
+from airflow_ibkr_plugin.simulator.orders.book import Book, Execution, Order
 from airflow_ibkr_plugin.simulator.state import StateStore
 
 log = logging.getLogger(__name__)

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from airflow_ibkr_plugin.errors import BrokerError, ConfigError, IBKRPluginError, StoreError
-from airflow_ibkr_plugin.simulator import requests_account, requests_data, requests_orders
-from airflow_ibkr_plugin.simulator.control import Control
-from airflow_ibkr_plugin.simulator.desk import Desk
-from airflow_ibkr_plugin.simulator.faults import Login
+from airflow_ibkr_plugin.simulator.api import requests_account, requests_data, requests_orders
+from airflow_ibkr_plugin.simulator.api.session import Handler, Session
+from airflow_ibkr_plugin.simulator.control.commands import Control
+from airflow_ibkr_plugin.simulator.control.faults import Login
+from airflow_ibkr_plugin.simulator.control.ibc import CommandServer
 from airflow_ibkr_plugin.simulator.gateway import Gateway, Options
-from airflow_ibkr_plugin.simulator.ibc import CommandServer
-from airflow_ibkr_plugin.simulator.orders import Execution, Order
-from airflow_ibkr_plugin.simulator.session import Handler, Session
+from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
+from airflow_ibkr_plugin.simulator.orders.desk import Desk
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.simulator.orders import Execution, Order
+from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
 
 _FORMAT = 1
 _SCHEMA = """

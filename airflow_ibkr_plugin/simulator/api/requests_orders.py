@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.simulator import wire_orders
-from airflow_ibkr_plugin.simulator.checks import Refusal, invalid, order_type
-from airflow_ibkr_plugin.simulator.orders import Execution, Order
-from airflow_ibkr_plugin.simulator.requests_data import one_contract
+from airflow_ibkr_plugin.simulator.api import order_messages
+from airflow_ibkr_plugin.simulator.api.requests_data import one_contract
+from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
+from airflow_ibkr_plugin.simulator.orders.checks import Refusal, invalid, order_type
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
 from airflow_ibkr_plugin.simulator.wire.tables_orders import OPEN_ORDER
 
 if TYPE_CHECKING:
-    from airflow_ibkr_plugin.simulator.catalogue import Instrument
-    from airflow_ibkr_plugin.simulator.session import Handler, Session
+    from airflow_ibkr_plugin.simulator.api.session import Handler, Session
+    from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 
 
 def place_order(session: Session, values: dict[str, Any]) -> None:
@@ -48,8 +48,8 @@ def _what_if(session: Session, instrument: Instrument, values: dict[str, Any]) -
         action=values["action"],
         quantity=values["quantity"],
         orderType=order_type(values),
-        lmtPrice=wire_orders.java_double(values["lmtPrice"]),
-        auxPrice=wire_orders.java_double(values["auxPrice"]),
+        lmtPrice=order_messages.java_double(values["lmtPrice"]),
+        auxPrice=order_messages.java_double(values["auxPrice"]),
         tif=values["tif"] or "DAY",
         account=session.gateway.account,
         orderRef=values["orderRef"],
@@ -82,14 +82,14 @@ def all_open_orders(session: Session, values: dict[str, Any]) -> None:
 
 def _send_open(session: Session, orders: list[Order]) -> None:
     for order in orders:
-        wire_orders.send_open_order(session, order)
+        order_messages.send_open_order(session, order)
     session.send(out.OPEN_ORDER_END)
 
 
 def completed_orders(session: Session, values: dict[str, Any]) -> None:
     session.desk.step()
     for order in session.gateway.book.ended(session.gateway.today):
-        wire_orders.send_completed_order(session, order)
+        order_messages.send_completed_order(session, order)
     session.send(out.COMPLETED_ORDERS_END)
 
 
@@ -97,14 +97,14 @@ def executions(session: Session, values: dict[str, Any]) -> None:
     session.desk.step()
     for execution in session.gateway.book.executions(session.gateway.today):
         if _matches(session, execution, values):
-            wire_orders.send_execution(session, execution, request=values["reqId"])
-            wire_orders.send_commission(session, execution)
+            order_messages.send_execution(session, execution, request=values["reqId"])
+            order_messages.send_commission(session, execution)
     session.send(out.EXEC_DETAILS_END, reqId=values["reqId"])
 
 
 def _matches(session: Session, execution: Execution, wanted: dict[str, Any]) -> bool:
     instrument = session.gateway.instrument(execution.con_id)
-    details = wire_orders.execution_fields(execution, instrument, session.gateway.account, session.version)
+    details = order_messages.execution_fields(execution, instrument, session.gateway.account, session.version)
     day, clock = details["time"].split()[:2]
     return (
         (not wanted["clientId"] or wanted["clientId"] == execution.client_id)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.simulator import history
-from airflow_ibkr_plugin.simulator.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.checks import Refusal, invalid
-from airflow_ibkr_plugin.simulator.hours import EASTERN, hours_text, tws_time
+from airflow_ibkr_plugin.simulator.market import history
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN, hours_text, tws_time
+from airflow_ibkr_plugin.simulator.orders.checks import Refusal, invalid
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
 
 if TYPE_CHECKING:
-    from airflow_ibkr_plugin.simulator.session import Handler, Session
+    from airflow_ibkr_plugin.simulator.api.session import Handler, Session
 
 _HMDS = "Historical Market Data Service error message:"
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.simulator.catalogue import Instrument, synthetic
-from airflow_ibkr_plugin.simulator.history import BadRequest, Bar, Query, bars, parse_query
-from airflow_ibkr_plugin.simulator.hours import current, sessions_back
-from airflow_ibkr_plugin.simulator.prices import DayBar, Market, RecordedDays, SyntheticDays
-from airflow_ibkr_plugin.simulator.replay import load_replay
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument, synthetic
+from airflow_ibkr_plugin.simulator.market.history import BadRequest, Bar, Query, bars, parse_query
+from airflow_ibkr_plugin.simulator.market.hours import current, sessions_back
+from airflow_ibkr_plugin.simulator.market.prices import DayBar, Market, RecordedDays, SyntheticDays
+from airflow_ibkr_plugin.simulator.market.replay import load_replay
 
 NOON = datetime(2026, 11, 20, 17, 0, tzinfo=UTC).timestamp()
 INSTRUMENTS = synthetic(2026)

@@ -1,4 +1,4 @@
-"""The control port: one JSON object a line in, one out, from this machine only. See docs/simulator.md."""
+"""The control port: one JSON object a line in, one out, from this machine only. See docs/simulator-faults.md."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.simulator.api.session import MAX_VERSION
 from airflow_ibkr_plugin.simulator.clock import parse_instant
-from airflow_ibkr_plugin.simulator.faults import Login
-from airflow_ibkr_plugin.simulator.session import MAX_VERSION
+from airflow_ibkr_plugin.simulator.control.faults import Login
 from airflow_ibkr_plugin.simulator.wire.tables_out import END_MESSAGES
 
 if TYPE_CHECKING:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.simulator.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.hours import EASTERN, tws_time
-from airflow_ibkr_plugin.simulator.orders import Execution, Order
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN, tws_time
+from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
 from airflow_ibkr_plugin.simulator.wire.fields import UNSET_DOUBLE
 from airflow_ibkr_plugin.simulator.wire.tables_orders import COMPLETED_ORDER, OPEN_ORDER
 
 if TYPE_CHECKING:
-    from airflow_ibkr_plugin.simulator.session import Session
+    from airflow_ibkr_plugin.simulator.api.session import Session
 
 # From this version on execution times carry their zone; before, two spaces and the gateway's zone.
 _ZONED_TIMES = 174

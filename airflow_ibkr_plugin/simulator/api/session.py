@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.simulator import wire_orders
-from airflow_ibkr_plugin.simulator.checks import Refusal
-from airflow_ibkr_plugin.simulator.faults import Login
-from airflow_ibkr_plugin.simulator.hours import EASTERN, tws_time
-from airflow_ibkr_plugin.simulator.meter import RATE, Meter
-from airflow_ibkr_plugin.simulator.orders import Execution, Order
-from airflow_ibkr_plugin.simulator.subscriptions import Subscriptions
+from airflow_ibkr_plugin.simulator.api import order_messages
+from airflow_ibkr_plugin.simulator.api.meter import RATE, Meter
+from airflow_ibkr_plugin.simulator.api.subscriptions import Subscriptions
+from airflow_ibkr_plugin.simulator.control.faults import Login
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN, tws_time
+from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
+from airflow_ibkr_plugin.simulator.orders.checks import Refusal
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
 from airflow_ibkr_plugin.simulator.wire.codec import decode, encode
 from airflow_ibkr_plugin.simulator.wire.fields import MalformedMessage, Message
@@ -227,15 +227,15 @@ class Session(asyncio.Protocol):
 
     def order_changed(self, order: Order, execution: Execution | None = None) -> None:
         """Tell it of its order."""
-        wire_orders.send_open_order(self, order, execution)
+        order_messages.send_open_order(self, order, execution)
 
     def executed(self, execution: Execution) -> None:
         """Tell it of its fill."""
-        wire_orders.send_execution(self, execution, request=-1)
+        order_messages.send_execution(self, execution, request=-1)
 
     def commissioned(self, execution: Execution) -> None:
         """Tell it of its commission."""
-        wire_orders.send_commission(self, execution)
+        order_messages.send_commission(self, execution)
 
 
 def _request_id(message: Message, wire: list[str]) -> int:

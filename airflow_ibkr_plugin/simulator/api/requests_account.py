@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.simulator.checks import invalid
+from airflow_ibkr_plugin.simulator.orders.checks import invalid
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
 
 if TYPE_CHECKING:
-    from airflow_ibkr_plugin.simulator.session import Handler, Session
+    from airflow_ibkr_plugin.simulator.api.session import Handler, Session
 
 
 def account_updates(session: Session, values: dict[str, Any]) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from airflow_ibkr_plugin.simulator.accounts import figures
+from airflow_ibkr_plugin.simulator.account.figures import figures
+from airflow_ibkr_plugin.simulator.account.portfolio import ZERO, cents
 from airflow_ibkr_plugin.simulator.gateway import Gateway
-from airflow_ibkr_plugin.simulator.hours import EASTERN
-from airflow_ibkr_plugin.simulator.portfolio import ZERO, cents
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from airflow_ibkr_plugin.simulator.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.hours import Session, sessions_from
-from airflow_ibkr_plugin.simulator.orders import (
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.hours import Session, sessions_from
+from airflow_ibkr_plugin.simulator.market.prices import Market
+from airflow_ibkr_plugin.simulator.orders.book import (
     LIMIT_ORDER,
     MARKET_ORDER,
     STOP_LIMIT_ORDER,
     STOP_ORDER,
     Order,
 )
-from airflow_ibkr_plugin.simulator.prices import Market
 
 if TYPE_CHECKING:
-    from airflow_ibkr_plugin.simulator.prices import Path
+    from airflow_ibkr_plugin.simulator.market.prices import Path
 
 _LIMITED = (LIMIT_ORDER, STOP_LIMIT_ORDER)
 _STOPPED = (STOP_ORDER, STOP_LIMIT_ORDER)

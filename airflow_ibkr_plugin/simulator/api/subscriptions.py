@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.simulator.accounts import account_values, holding, origin
-from airflow_ibkr_plugin.simulator.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.hours import EASTERN, current
-from airflow_ibkr_plugin.simulator.pnl import daily_pnl
+from airflow_ibkr_plugin.simulator.account.figures import account_values, holding, origin
+from airflow_ibkr_plugin.simulator.account.pnl import daily_pnl
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN, current
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
 
 if TYPE_CHECKING:
-    from airflow_ibkr_plugin.simulator.session import Session
+    from airflow_ibkr_plugin.simulator.api.session import Session
 
 _BID, _ASK, _LAST, _HIGH, _LOW, _VOLUME, _CLOSE, _OPEN = 1, 2, 4, 6, 7, 8, 9, 14
 _LIVE, _FROZEN = 1, 2

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from airflow_ibkr_plugin.simulator.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.account.portfolio import ZERO, Position, cents
 from airflow_ibkr_plugin.simulator.gateway import Gateway
-from airflow_ibkr_plugin.simulator.portfolio import ZERO, Position, cents
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 
 # Reg T: half of a stock's value to open it, a quarter to keep it; forex by IBKR's rate for the major pairs.
 _STOCK_INITIAL = Decimal("0.50")

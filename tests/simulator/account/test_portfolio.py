@@ -8,11 +8,11 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_ibkr_plugin.simulator.accounts import account_values, figures, holdings
-from airflow_ibkr_plugin.simulator.catalogue import Catalogue, synthetic
+from airflow_ibkr_plugin.simulator.account.figures import account_values, figures, holdings
+from airflow_ibkr_plugin.simulator.account.portfolio import Portfolio, cents, commission
 from airflow_ibkr_plugin.simulator.gateway import Gateway, Options
-from airflow_ibkr_plugin.simulator.orders import Execution
-from airflow_ibkr_plugin.simulator.portfolio import Portfolio, cents, commission
+from airflow_ibkr_plugin.simulator.market.catalogue import Catalogue, synthetic
+from airflow_ibkr_plugin.simulator.orders.book import Execution
 
 CATALOGUE = Catalogue(synthetic(2026))
 STOCKS = (265598, 756733, 8894)

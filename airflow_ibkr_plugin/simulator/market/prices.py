@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from airflow_ibkr_plugin.simulator.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.hours import Session, sessions_back
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.hours import Session, sessions_back
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.simulator.catalogue import STOCK, Instrument, stable_con_id, stock
-from airflow_ibkr_plugin.simulator.hours import ExchangeHours, RecordedHours
-from airflow_ibkr_plugin.simulator.prices import DayBar
+from airflow_ibkr_plugin.simulator.market.catalogue import STOCK, Instrument, stable_con_id, stock
+from airflow_ibkr_plugin.simulator.market.hours import ExchangeHours, RecordedHours
+from airflow_ibkr_plugin.simulator.market.prices import DayBar
 
 _KEYS = ("symbol", "longName", "secType", "currency", "exchange", "primaryExchange", "tz", "calendar", "file")
 
@@ -34,7 +34,7 @@ def load_replay(folder: Path, last_year: int) -> list[tuple[Instrument, dict[dat
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}.", remedy="Correct the file.") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigError(f"{path} is not a list of instruments.", remedy="See docs/simulator.md for its form.")
+        raise ConfigError(f"{path} is not a list of instruments.", remedy="See docs/simulator-market.md for its form.")
     return [_load(folder, path, entry, last_year) for entry in entries]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from airflow_ibkr_plugin.simulator.hours import ExchangeHours, ForexHours, Hours
+from airflow_ibkr_plugin.simulator.market.hours import ExchangeHours, ForexHours, Hours
 
 STOCK = "STK"
 FOREX = "CASH"

@@ -6,13 +6,12 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
-from airflow_ibkr_plugin.simulator.accounts import figures
-from airflow_ibkr_plugin.simulator.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.checks import Refusal, check_order, order_type
+from airflow_ibkr_plugin.simulator.account.figures import figures
+from airflow_ibkr_plugin.simulator.account.portfolio import cents, commission
 from airflow_ibkr_plugin.simulator.gateway import Gateway
-from airflow_ibkr_plugin.simulator.hours import EASTERN, current, eastern_day, next_open, sessions_from, tws_time
-from airflow_ibkr_plugin.simulator.matching import Match, match, trades_extended
-from airflow_ibkr_plugin.simulator.orders import (
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN, current, eastern_day, next_open, sessions_from, tws_time
+from airflow_ibkr_plugin.simulator.orders.book import (
     CANCELLED,
     FILLED,
     INACTIVE,
@@ -22,7 +21,8 @@ from airflow_ibkr_plugin.simulator.orders import (
     Execution,
     Order,
 )
-from airflow_ibkr_plugin.simulator.portfolio import cents, commission
+from airflow_ibkr_plugin.simulator.orders.checks import Refusal, check_order, order_type
+from airflow_ibkr_plugin.simulator.orders.matching import Match, match, trades_extended
 
 # What of a client's message is only handed back in openOrder and completedOrder.
 _ECHOED = ("orderRef", "openClose", "origin", "goodTillDate", "modelCode", "exchange", "displaySize", "triggerMethod")

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_ibkr_plugin.simulator.catalogue import Catalogue, Instrument, synthetic
-from airflow_ibkr_plugin.simulator.orders import Execution, Order
+from airflow_ibkr_plugin.simulator.api.order_messages import (
+    completed_order_fields,
+    execution_fields,
+    open_order_fields,
+    status_fields,
+)
+from airflow_ibkr_plugin.simulator.market.catalogue import Catalogue, Instrument, synthetic
+from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
 from airflow_ibkr_plugin.simulator.wire.codec import decode, encode
 from airflow_ibkr_plugin.simulator.wire.fields import MalformedMessage, fields, table
 from airflow_ibkr_plugin.simulator.wire.framing import MAX_FRAME, FrameReader, frame, version_range
 from airflow_ibkr_plugin.simulator.wire.tables_in import NOT_SERVED, REQUESTS
 from airflow_ibkr_plugin.simulator.wire.tables_orders import COMPLETED_ORDER, OPEN_ORDER, PLACE_ORDER
-from airflow_ibkr_plugin.simulator.wire_orders import (
-    completed_order_fields,
-    execution_fields,
-    open_order_fields,
-    status_fields,
-)
 
 # Recorded from real TWS sessions; `|` stands for the NUL that ends each field.
 # openOrder, orderStatus, execDetails, commissionReport: server version 164.

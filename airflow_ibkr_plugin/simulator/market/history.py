@@ -15,12 +15,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
-from airflow_ibkr_plugin.simulator.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.hours import EASTERN, Session, epoch, sessions_back
-from airflow_ibkr_plugin.simulator.prices import DayBar, Market, quote_sides, volume_until
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN, Session, epoch, sessions_back
+from airflow_ibkr_plugin.simulator.market.prices import DayBar, Market, quote_sides, volume_until
 
 if TYPE_CHECKING:
-    from airflow_ibkr_plugin.simulator.prices import Path
+    from airflow_ibkr_plugin.simulator.market.prices import Path
 
 #: Seconds of each intraday bar size; IBKR's names.
 INTRADAY = {

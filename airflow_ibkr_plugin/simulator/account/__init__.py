@@ -1,0 +1,1 @@
+"""Cash, positions, and the figures that derive from them."""

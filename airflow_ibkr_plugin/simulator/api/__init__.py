@@ -1,0 +1,1 @@
+"""What a client talks to: its session, and a handler for each of its requests."""

@@ -1,0 +1,1 @@
+"""What makes the gateway misbehave: control port, armed faults, IBC commands."""

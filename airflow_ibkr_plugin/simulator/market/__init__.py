@@ -1,0 +1,1 @@
+"""What trades, when, and at what price: contracts, hours, prices, history."""

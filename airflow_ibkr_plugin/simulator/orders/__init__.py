@@ -1,0 +1,1 @@
+"""Orders from their placing to their end: the book, the desk, matching."""
