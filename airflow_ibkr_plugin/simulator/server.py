@@ -186,7 +186,7 @@ class Simulator:
     def flush(self) -> None:
         """Make what has happened durable, then let the clients know."""
         for session in list(self._clients.values()):
-            session.subscriptions.send_changes()
+            session.account_subscriptions.send_changes()
         try:
             self.gateway.commit()
         except sqlite3.Error as error:
@@ -225,7 +225,7 @@ class Simulator:
     def books_changed(self, con_id: int) -> None:
         """Tell all who subscribed to the account."""
         for session in self._clients.values():
-            session.subscriptions.books_changed(con_id)
+            session.account_subscriptions.books_changed(con_id)
 
     # --- inside --------------------------------------------------------------------------------
 

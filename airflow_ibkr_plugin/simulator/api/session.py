@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.simulator.api import order_messages
-from airflow_ibkr_plugin.simulator.api.meter import RATE, Meter
+from airflow_ibkr_plugin.simulator.api.account_subscriptions import AccountSubscriptions
+from airflow_ibkr_plugin.simulator.api.meter import Meter
 from airflow_ibkr_plugin.simulator.api.subscriptions import Subscriptions
 from airflow_ibkr_plugin.simulator.control.faults import Login
 from airflow_ibkr_plugin.simulator.market.hours import EASTERN, tws_time
@@ -56,9 +57,10 @@ class Session(asyncio.Protocol):
         self.client_id: int | None = None
         self.version = 0
         self.subscriptions = Subscriptions(self)
+        self.account_subscriptions = AccountSubscriptions(self)
         self._handlers = handlers
         self._reader = FrameReader()
-        self._meter = Meter(time.monotonic())
+        self._meter = Meter(time.monotonic(), simulator.options.message_rate)
         self._transport: asyncio.Transport | None = None
         self._unsent = bytearray()
         self._peer = "?"
@@ -172,8 +174,9 @@ class Session(asyncio.Protocol):
             if self.ended():
                 return
         if not self._meter.take(time.monotonic(), self.simulator.stalled):
-            self.error(-1, 100, f"Max rate of messages per second has been exceeded:max={RATE} rec={RATE + 1} (1)")
-            self.refuse(f"more than {RATE} messages a second")
+            rate = self.simulator.options.message_rate
+            self.error(-1, 100, f"Max rate of messages per second has been exceeded:max={rate} rec={rate + 1} (1)")
+            self.refuse(f"more than {rate} messages a second")
             return
         number = int(wire[0]) if wire[0].isdecimal() and len(wire[0]) <= 5 else -1
         message = REQUESTS.get(number)
