@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.errors import IBKRPluginError
+from airflow_ibkr_plugin.simulator.api.meter import RATE
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.gateway import Options
@@ -32,6 +33,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--state": {"type": Path, "metavar": "FILE", "help": "keep orders, executions and clock in this file"},
     "--replay": {"type": Path, "metavar": "DIR", "help": "replay the recorded daily bars in this folder"},
     "--clock": {"metavar": "ISO", "help": "start the clock here, e.g. 2026-11-20T15:00:00+00:00"},
+    "--message-rate": {
+        "type": int,
+        "default": RATE,
+        "help": "messages a second that a client may send, 0: any number (default %(default)s)",
+    },
     "--log-level": {"default": "INFO", "choices": ("DEBUG", "INFO", "WARNING", "ERROR"), "help": "what is logged"},
 }
 
@@ -78,6 +84,7 @@ def _options(args: argparse.Namespace) -> Options:
         state=args.state,
         replay=args.replay,
         clock=parse_instant(args.clock) if args.clock else None,
+        message_rate=args.message_rate,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.account.portfolio import Portfolio
+from airflow_ibkr_plugin.simulator.api.meter import RATE
 from airflow_ibkr_plugin.simulator.clock import Clock
 from airflow_ibkr_plugin.simulator.control.faults import Faults
 from airflow_ibkr_plugin.simulator.market.catalogue import Catalogue, Instrument, synthetic
@@ -28,6 +29,7 @@ class Options:
 
     :param state: file that keeps orders, executions and the clock. :param replay: folder of recorded bars.
     :param clock: where the simulated clock starts, aware UTC; None: real time.
+    :param message_rate: messages a second that a client may send; 0: any number.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +41,7 @@ class Options:
     state: Path | None = None
     replay: Path | None = None
     clock: datetime | None = None
+    message_rate: int = RATE
     cash: Decimal = Decimal(1_000_000)
 
 

@@ -7,14 +7,15 @@ RATE = 50
 
 
 class Meter:
-    """A bucket of :data:`RATE` messages that fills at that rate.
+    """A bucket of `rate` messages that fills at that rate; 0: no limit.
 
     A stall of this process hands over the messages of several seconds at once; what they would have been allowed is
     credited, so that only the client's own pace counts.
     """
 
-    def __init__(self, now: float) -> None:
-        self._left = float(RATE)
+    def __init__(self, now: float, rate: int) -> None:
+        self._rate = rate
+        self._left = float(rate)
         self._at = now
 
     def take(self, now: float, stalled: float) -> bool:
@@ -22,7 +23,7 @@ class Meter:
 
         :param stalled: seconds for which the process had not read before.
         """
-        room = RATE * (1 + stalled)
-        self._left = min(self._left + (now - self._at) * RATE, room) - 1
+        room = self._rate * (1 + stalled)
+        self._left = min(self._left + (now - self._at) * self._rate, room) - 1
         self._at = now
-        return self._left >= 0
+        return self._left >= 0 or self._rate == 0

@@ -93,3 +93,15 @@ def test_any_requests(simulator: SimulatorHandle, made: list[tuple[int, list[str
             while stranger.recv(65536):
                 pass
     assert simulator.control("status")["ok"]
+
+
+@pytest.mark.parametrize(("rate", "survives"), [(50, False), (0, True)])
+def test_a_flood_ends_the_connection_unless_the_meter_is_off(start: Any, raw: Any, rate: int, survives: bool) -> None:
+    client = raw(start(message_rate=rate), 1)
+    client.until(9)
+    client.socket.sendall(frame(["49", "1"]) * 500)
+    numbers = [client.read()[0] for _ in range(3)]  # the farm notices
+    assert numbers == ["4", "4", "4"]
+    answers = [client.read() for _ in range(500)]
+    assert (answers.count([]) == 0) is survives
+    assert any(answer[2:4] == ["-1", "100"] for answer in answers if answer) is not survives
