@@ -1,12 +1,12 @@
-"""`python -m benchmarks [broker] [imports] [pipeline]`: all of them, or those named."""
+"""`python -m benchmarks [broker] [simulator] [imports] [pipeline]`: all of them, or those named."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import broker_seam, import_cost, pipeline
+from benchmarks import broker_seam, import_cost, pipeline, simulator
 
-ALL = {"broker": broker_seam.main, "imports": import_cost.main, "pipeline": pipeline.main}
+ALL = {"broker": broker_seam.main, "simulator": simulator.main, "imports": import_cost.main, "pipeline": pipeline.main}
 
 
 def main() -> int:

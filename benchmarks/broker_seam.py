@@ -19,8 +19,8 @@ _client_ids = itertools.count(100)
 
 def main() -> None:
     """Print the table."""
-    with gateway() as port:
-        taken = in_turn(ROUNDS, {"seam": lambda: seam(port), "plain": lambda: asyncio.run(plain(port))})
+    with gateway() as running:
+        taken = in_turn(ROUNDS, {"seam": lambda: seam(running.port), "plain": lambda: asyncio.run(plain(running.port))})
     show_ratio(taken, "seam", "plain", "at most 1.3")
 
 

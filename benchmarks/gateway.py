@@ -7,18 +7,32 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
+
+import psutil
 
 CLOCK = "2018-06-13T14:30:00+00:00"
 
 
+class Running(NamedTuple):
+    """A gateway's API port, and its process."""
+
+    port: int
+    process: psutil.Process
+
+    def megabytes(self) -> float:
+        """Resident memory."""
+        return float(self.process.memory_info().rss) / 2**20
+
+
 @contextmanager
-def gateway() -> Iterator[int]:
-    """Yield the API port; end the process afterwards."""
+def gateway(*options: str) -> Iterator[Running]:
+    """Yield a running gateway; end its process afterwards."""
     command = [sys.executable, "-m", "airflow_ibkr_plugin.simulator", "--port", "0", "--control-port", "0"]
-    command += ["--seed", "7", "--clock", CLOCK]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    command += ["--seed", "7", "--clock", CLOCK, "--log-level", "WARNING", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield int(json.loads(process.stdout.readline())["port"])
+            yield Running(int(json.loads(process.stdout.readline())["port"]), psutil.Process(process.pid))
         finally:
             process.terminate()
