@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.registry import Registry
 from airflow_ibkr_plugin.workflows.graph import find_cycles, input_candidates, upstream
 from airflow_ibkr_plugin.workflows.model import EXECUTION_DEFAULTS, symbol_name
-from airflow_ibkr_plugin.workflows.schema import NAME, PRESETS, compose
+from airflow_ibkr_plugin.workflows.schema import MAX_TASKS, NAME, PRESETS, compose
 from airflow_ibkr_plugin.workflows.yaml_text import Path
 
 # Ids that the builder gives to tasks and groups of its own.
@@ -34,7 +36,25 @@ _TYPE_NAMES = {
 }
 
 
-@dataclass(frozen=True, order=True)
+def _is_integer(_: TypeChecker, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _pattern(_: Any, pattern: str, value: Any, schema: Any) -> Iterator[ValidationError]:
+    if isinstance(value, str) and not re.search(re.sub(r"(?<!\\)\$$", r"\\Z", pattern), value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+# JSON Schema where Python would be laxer: 2.0 is no integer (Airflow and slices refuse it later), and `$` is the end of
+# the text, not a place before a last line end.
+_Validator = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    {"pattern": _pattern},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
+
+
+@dataclass(frozen=True)
 class Problem:
     """A fault, by path. :param key: it is the key at that path which is wrong, not its value."""
 
@@ -49,8 +69,11 @@ class Checker:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.schema = compose(registry)
-        self._validator = Draft202012Validator(self.schema)
-        self._strategies = Draft202012Validator(self.schema["properties"]["strategies"])
+        self._validator = _Validator(self.schema)
+        fields = self.schema["properties"]
+        self._template = _Validator(
+            {"required": ["id"], "properties": {name: fields[name] for name in ("id", "strategies")}}
+        )
 
     def config(self, config: Mapping[str, Any]) -> list[Problem]:
         """All problems of one strategy's configuration, without `strategies`; sorted by path, none twice."""
@@ -60,15 +83,11 @@ class Checker:
             found |= {problem for problem in check(config) if problem.path not in wrong}
         return sorted(found, key=lambda problem: (str(problem.path), problem.message))
 
-    def strategies(self, value: Any) -> list[Problem]:
-        """Problems of a file's `strategies` field itself; paths begin with it."""
-        found = {
-            Problem(("strategies", *problem.path), problem.message, problem.key)
-            for problem in self._schema_problems(self._strategies, value)
-        }
-        return sorted(found, key=lambda problem: (str(problem.path), problem.message))
+    def template(self, data: Mapping[str, Any]) -> list[Problem]:
+        """Problems of a file with `strategies` that are in none of them: its own `id`, and the form of the field."""
+        return list(dict.fromkeys(self._schema_problems(self._template, data)))
 
-    def _schema_problems(self, validator: Draft202012Validator, value: Any) -> Iterator[Problem]:
+    def _schema_problems(self, validator: Any, value: Any) -> Iterator[Problem]:
         for error in validator.iter_errors(value):
             yield from self._explain(error)
 
@@ -128,7 +147,7 @@ class Checker:
 
     def _tasks(self, config: Mapping[str, Any]) -> Iterator[Problem]:
         tasks = config.get("tasks")
-        if not isinstance(tasks, Mapping):
+        if not isinstance(tasks, Mapping) or len(tasks) > MAX_TASKS:
             return
         sound = {name: task for name, task in tasks.items() if isinstance(task, Mapping)}
         needs = {name: _texts(task.get("needs")) for name, task in sound.items()}
@@ -246,8 +265,9 @@ def _form(error: ValidationError) -> str:
 
 
 def _message(error: ValidationError) -> str:
-    value, keyword = error.instance, error.validator
+    value: Any = error.instance
     rule: Any = error.validator_value
+    keyword = error.validator
     if keyword == "type":
         return _wrong_type([rule] if isinstance(rule, str) else list(rule), value)
     if keyword in ("enum", "const"):
@@ -257,15 +277,22 @@ def _message(error: ValidationError) -> str:
         if rule == NAME["pattern"]:
             return f"{_short(value)} is no id: {_form(error)}"
         return f"{_short(value)} does not have the form {rule}."
+    if keyword in ("maxProperties", "maxItems", "maxLength"):
+        unit = "characters" if keyword == "maxLength" else "entries"
+        return f"{len(value)} {unit} are too many; {rule} are allowed."
     if error.schema is False or (keyword == "not" and rule == {}):
         return "this field cannot stand here."
     return f"{error.message if len(error.message) <= 200 else f'{_short(value)} fails `{keyword}`'}."
 
 
 def _wrong_type(wanted: Sequence[str], value: Any) -> str:
-    if value is None and "object" in wanted:
+    kinds = " or ".join(_TYPE_NAMES.get(kind, kind) for kind in wanted)
+    if value is None and wanted == ["object"]:
         return "nothing stands here; write {} where there are no parameters."
-    message = f"{_short(value)} is not {' or '.join(_TYPE_NAMES.get(kind, kind) for kind in wanted)}."
+    if value is None:
+        quotes = " Put null in quotes if it is meant as text." if "string" in wanted else ""
+        return f"nothing stands here, where {kinds} must.{quotes}"
+    message = f"{_short(value)} is not {kinds}."
     if "string" in wanted and isinstance(value, (bool, int, float)):
         return f"{message} Put it in quotes if it is meant as text."
     return message

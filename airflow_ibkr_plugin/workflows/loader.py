@@ -88,14 +88,19 @@ def load_text(
         return [Loaded(strategy="", file=file, faults=(Fault(1, 1, "the file is not a mapping of fields."),))]
     base = {name: value for name, value in data.items() if name != "strategies"}
     patches = data.get("strategies")
-    if "strategies" in data:
-        faults += [_fault(document, problem) for problem in checker.strategies(patches)]
-    if "strategies" not in data or not isinstance(patches, Mapping) or not patches:
-        return [_strategy(str(data.get("id", "")), base, None, document, file, checker, faults, overrides)]
-    return [
-        _strategy(name, base, patch if isinstance(patch, Mapping) else {}, document, file, checker, faults, overrides)
-        for name, patch in patches.items()
-    ]
+    problems = checker.template(data) if "strategies" in data else []
+    loaded = []
+    if isinstance(patches, Mapping) and patches:
+        for name, patch in patches.items():
+            own = [problem for problem in problems if _concerns(problem, name)]
+            patch = patch if isinstance(patch, Mapping) else {}
+            loaded.append(_strategy(name, base, patch, document, file, checker, own, overrides))
+    else:
+        loaded.append(_strategy(str(data.get("id", "")), base, None, document, file, checker, problems, overrides))
+    if faults:
+        # What is refused in the text is absent from the data: the checks would only complain of it again.
+        loaded = [replace(item, workflow=None, faults=tuple(sorted(faults))) for item in loaded]
+    return loaded
 
 
 def refuse_clashes(loaded: Iterable[Loaded]) -> list[Loaded]:
@@ -135,20 +140,29 @@ def _strategy(
     document: Document,
     file: Path,
     checker: Checker,
-    faults: Sequence[Fault],
+    of_template: Sequence[Problem],
     overrides: Mapping[str, Override] | None,
 ) -> Loaded:
     config = dict(base) if patch is None else {**merge(base, patch), "id": name}
     problems = checker.config(config)
-    found = [*faults, *(_fault(document, problem, name if patch is not None else None) for problem in problems)]
+    id_is_sound = not any(problem.path == ("id",) for problem in problems)
+    if patch is not None:
+        # The id is a key of `strategies` then, and what is wrong with it is said there.
+        problems = [problem for problem in problems if problem.path != ("id",)]
+    found = [_fault(document, problem) for problem in of_template]
+    found += [_fault(document, problem, name if patch is not None else None) for problem in problems]
     override = (overrides or {}).get(name)
     if override is not None and not found:
         config, found = _overridden(config, override, document, checker)
-    id_is_sound = not any(problem.path == ("id",) for problem in problems)
     strategy = name if id_is_sound else ""
     if found:
         return Loaded(strategy=strategy, file=file, faults=tuple(sorted(dict.fromkeys(found))))
     return Loaded(strategy=strategy, file=file, workflow=Workflow.from_config(config))
+
+
+def _concerns(problem: Problem, strategy: str) -> bool:
+    """Whether a problem of a file with `strategies` is this strategy's, or that of all of them."""
+    return problem.path[:1] != ("strategies",) or problem.path[1:2] in ((), (strategy,))
 
 
 def _overridden(

@@ -21,6 +21,7 @@ from airflow_ibkr_plugin.trading.instruments import InstrumentSpec, SecType
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Airflow's own limit for ids is 250 characters; ours leaves room for group prefixes, file names and metric names.
 NAME = {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$"}
+MAX_TASKS = 200
 PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 EXECUTION_FIELDS = (
     "retries",
@@ -48,7 +49,7 @@ def compose(registry: Registry) -> dict[str, Any]:
             "tasks": {
                 "type": "object",
                 "minProperties": 1,
-                "maxProperties": 200,
+                "maxProperties": MAX_TASKS,
                 "propertyNames": NAME,
                 "additionalProperties": _task(registry),
                 "description": "What runs, by task id.",

@@ -1,7 +1,8 @@
 """YAML text to plain data, remembering for every value the line and column where it stands.
 
-The scalars are those of the YAML 1.2 core schema, as editors read them: `NO`, `ON` and `yes` are text (they are
-symbols too), and only `true` and `false` are booleans. Tags, merge keys and a second document are refused.
+The scalars are those of the YAML 1.2 core schema, as editors read them, with decimal numbers only: `NO`, `ON`, `yes`
+and `0x1F` are text (some are symbols too), and only `true` and `false` are booleans. Tags, merge keys and a second
+document are refused.
 """
 
 from __future__ import annotations
@@ -77,18 +78,18 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
 
 # Control characters but tab and line ends, and halves of surrogate pairs: escapes in quoted text can make them.
 _UNUSABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_INT = re.compile(r"[-+]?[0-9]{1,18}")
+# PyYAML ends a line at these, as YAML 1.1 says, and editors do not: every line number after one would be wrong.
+_ODD_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 for _kind, _pattern, _first in (
-    ("null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
-    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")),
-    ("int", _INT, list("-+0123456789")),
-    (
-        "float",
-        re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
-        list("-+0123456789."),
-    ),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", _FLOAT, list("-+0123456789.")),
 ):
-    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(f"^(?:{_pattern.pattern})$"), _first)
+    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(f"^(?:{_pattern})$"), _first)
+# Whole numbers up to here are the same in Python, in JSON and in every database.
+_MAX_DIGITS = 15
 
 
 def parse(content: bytes) -> tuple[Document | None, list[Fault]]:
@@ -97,7 +98,7 @@ def parse(content: bytes) -> tuple[Document | None, list[Fault]]:
     if faults:
         return None, faults
     try:
-        if fault := _bounds(text):
+        if fault := _refused(text):
             return None, [fault]
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -117,26 +118,36 @@ def _decode(content: bytes) -> tuple[str, list[Fault]]:
     if len(content) > MAX_BYTES:
         return "", [Fault(1, 1, f"the file has {len(content)} bytes; a workflow may have {MAX_BYTES}.")]
     try:
-        return content.decode("utf-8-sig"), []
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        before = content[: error.start].decode("utf-8", errors="replace")
+        # `error.object` is the content behind the byte order mark.
+        before = error.object[: error.start].decode()
         line, column = _position(before, len(before))
-        return "", [Fault(line, column, f"byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8.")]
+        return "", [
+            Fault(line, column, f"byte 0x{error.object[error.start]:02x} is not UTF-8; save the file as UTF-8.")
+        ]
+    if odd := _ODD_LINE_ENDS.search(text):
+        message = f"the character U+{ord(odd[0]):04X} ends a line for YAML and in no editor; remove it."
+        return "", [Fault(*_position(text, odd.start()), message)]
+    return text, []
 
 
 def _position(text: str, index: int) -> tuple[int, int]:
     return text.count("\n", 0, index) + 1, index - (text.rfind("\n", 0, index) + 1) + 1
 
 
-def _bounds(text: str) -> Fault | None:
-    """Too deep or too many values? Looked for in the stream of events, which PyYAML makes without recursion."""
+def _refused(text: str) -> Fault | None:
+    """The first tag, too deep or too many values. Looked for in the events, which PyYAML makes without recursion."""
     depth = values = 0
     for event in _events(text):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        values += isinstance(event, (yaml.NodeEvent, yaml.AliasEvent))
+        values += isinstance(event, yaml.NodeEvent)
+        if tag := getattr(event, "tag", None):
+            shown = tag.replace(_TAG, "!!")
+            return Fault(*_mark(event.start_mark), f"the tag {shown} is not allowed; write plain values.")
         if depth > MAX_DEPTH:
             return Fault(*_mark(event.start_mark), f"values are nested deeper than {MAX_DEPTH} levels.")
         if values > MAX_VALUES:
@@ -160,6 +171,8 @@ def _syntax_fault(error: yaml.MarkedYAMLError) -> Fault:
     problem = error.problem or "not YAML"
     if "'\\t'" in problem:
         problem = "a tab stands where YAML wants spaces; indent with spaces"
+    elif problem == "second occurrence":
+        problem = "an anchor of this name stands before; name each once"
     elif problem.startswith("but found another document"):
         problem = "a second document begins; write one workflow per file"
     elif error.context and error.context_mark and error.context_mark.line + 1 != line:
@@ -184,31 +197,31 @@ class _Builder:
         self.values[path] = at
         if self._count > MAX_VALUES or len(path) > MAX_DEPTH or id(node) in self._open:
             if not self._exploded:
-                what = "refer to themselves" if id(node) in self._open else f"expand to more than {MAX_VALUES} values"
+                too_large = f"expand to more than {MAX_VALUES} values or {MAX_DEPTH} levels"
+                what = "refer to themselves" if id(node) in self._open else too_large
                 self.faults.append(Fault(*at, f"the aliases {what}; write the values out."))
             self._exploded = True
             return None
         if self._exploded:
             return None
-        kind = node.tag.removeprefix(_TAG)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
         self._open.add(id(node))
         try:
-            if isinstance(node, yaml.MappingNode) and kind == "map":
+            if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, path)
-            if isinstance(node, yaml.SequenceNode) and kind == "seq":
-                return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
         finally:
             self._open.discard(id(node))
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, kind)
-        return self._refuse(node, f"the tag {node.tag!r} is not allowed; write plain values.")
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             name = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{_TAG}str" or _UNUSABLE.search(name):
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{_TAG}str":
                 self._refuse(key_node, "a key must be text; put it in quotes if it is meant as text.")
+                continue
+            if self._is_unusable(key_node):
                 continue
             if name == "<<" and key_node.style is None:
                 self._refuse(key_node, "merge keys (<<) are not supported; use `defaults:` or `strategies:`.")
@@ -222,26 +235,26 @@ class _Builder:
             result[name] = self.build(value_node, here)
         return result
 
-    def _scalar(self, node: yaml.ScalarNode, kind: str) -> Any:
-        text = node.value
-        if kind == "str":
-            if bad := _UNUSABLE.search(text):
-                return self._refuse(
-                    node, f"the text has the character U+{ord(bad[0]):04X}, which no database can hold."
-                )
-            return text
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        text, kind = node.value, node.tag.removeprefix(_TAG)
         if kind == "null":
             return None
         if kind == "bool":
             return text.lower() == "true"
-        if kind == "int" and _INT.fullmatch(text):
-            return int(text)
+        if kind == "int":
+            if len(text.lstrip("+-")) <= _MAX_DIGITS:
+                return int(text)
+            return self._refuse(node, f"a number may have at most {_MAX_DIGITS} digits; quote it if it is text.")
         if kind == "float":
             number = float(text) if text.strip("+-").lower() not in (".inf", ".nan") else math.inf
-            if math.isfinite(number):
-                return number
-            return self._refuse(node, f"{text} is not a finite number.")
-        return self._refuse(node, f"the tag {node.tag!r} is not allowed; write plain values.")
+            return number if math.isfinite(number) else self._refuse(node, f"{text} is not a finite number.")
+        return None if self._is_unusable(node) else text
+
+    def _is_unusable(self, node: yaml.ScalarNode) -> bool:
+        bad = _UNUSABLE.search(node.value)
+        if bad:
+            self._refuse(node, f"the text has the character U+{ord(bad[0]):04X}, which no database can hold.")
+        return bad is not None
 
     def _refuse(self, node: yaml.Node, message: str) -> None:
         self.faults.append(Fault(*_mark(node.start_mark), message))
