@@ -75,7 +75,7 @@ def _check_features(fields: dict[str, Any]) -> None:
         "transmit=False": not fields["transmit"],
         "parentId": bool(fields["parentId"]),
         "ocaGroup": bool(fields["ocaGroup"]),
-        "conditions": bool(fields["conditionCount"]),
+        "conditions": bool(fields["conditions"]),
         "algoStrategy": bool(fields["algoStrategy"]),
         "goodAfterTime": bool(fields["goodAfterTime"]),
         "hedgeType": bool(fields["hedgeType"]),

@@ -1,9 +1,15 @@
-"""Encode and decode any message by its table."""
+"""Encode and decode any message by its table.
+
+A table is compiled once for each server version: its gates are decided then, and fields that follow one another become
+one :class:`_Run`. So the large order messages cost what their set values cost, not what their 140 fields would.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from typing import Any
 
 from airflow_ibkr_plugin.simulator.wire.fields import (
@@ -22,13 +28,46 @@ _UNSET = frozenset({"", UNSET_INT, UNSET_DOUBLE, "1.7976931348623157e+308", "922
 _MAX_REPEAT = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Fields that follow one another.
+
+    :ivar defaults: their texts where no value is given; None where one must be.
+    :ivar places: where a field's value goes; without the fixed fields.
+    :ivar readers: what makes a value of a text; None where the text is the value.
+    """
+
+    names: tuple[str, ...]
+    defaults: list[str | None]
+    places: dict[str, int]
+    readers: tuple[Callable[[str], Any] | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    name: str
+    entry: tuple[_Step, ...]
+    tail: tuple[_Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    condition: Callable[[Values], bool]
+    steps: tuple[_Step, ...]
+
+
+_Step = _Run | _List | _Choice
+
+
 def encode(message: Message, values: Values, version: int) -> list[str]:
     """The fields of the message for a client of that server version, its number first.
+
+    Values that the message has no field for, or none at that version, are left out.
 
     :raises KeyError: a field without default is not in `values`.
     """
     out = [str(message.number)]
-    _encode(message.items, values, version, out)
+    _encode(_compiled(message, version), values, out)
     return out
 
 
@@ -40,91 +79,172 @@ def decode(message: Message, wire: Sequence[str], version: int) -> dict[str, Any
     :raises MalformedMessage: a field is missing, cannot be read, or is one too many.
     """
     values: dict[str, Any] = {}
-    position = _decode(message, message.items, wire, 1, version, values)
-    if position != len(wire) and not message.open_ended:
+    position = _decode(message, _compiled(message, version), wire, 1, values)
+    if position != len(wire):
         raise MalformedMessage(f"{message.name} has {len(wire)} fields where {position} are expected")
     return values
 
 
 def text(value: object) -> str:
     """A value as TWS writes it: `1`/`0` for bool, Java's notation for float, plain digits for Decimal."""
+    if isinstance(value, str):
+        # A NUL would end the field early and shift all that follow.
+        return value.replace("\0", " ") if "\0" in value else str(value)
     if value is None:
         return ""
     if isinstance(value, bool):
         return "1" if value else "0"
-    if isinstance(value, float):
-        return repr(value).replace("e+", "E").replace("e", "E")
     if isinstance(value, Decimal):
         plain = format(value, "f")
         return plain.rstrip("0").rstrip(".") if "." in plain else plain
+    if isinstance(value, float):
+        # numpy's floats are floats too, with a repr of their own.
+        plain = float.__repr__(value)
+        return plain.replace("e+", "E").replace("e", "E") if "e" in plain else plain
     return str(value)
 
 
-def _encode(items: Iterable[Item], values: Values, version: int, out: list[str]) -> None:
+# --- compiling -----------------------------------------------------------------------------------
+
+
+@cache
+def _compiled(message: Message, version: int) -> tuple[_Step, ...]:
+    return _steps(message.items, version)
+
+
+def _steps(items: Iterable[Item], version: int) -> tuple[_Step, ...]:
+    steps: list[_Step] = []
+    run: list[Field] = []
     for item in items:
         if isinstance(item, Field):
             if item.since <= version < item.until:
-                value = values.get(item.name, item.default) if item.default is not None else values[item.name]
-                # A NUL would end the field early and shift all that follow.
-                out.append(text(value).replace("\0", " "))
-        elif isinstance(item, Repeat):
-            entries = values.get(item.name) or ()
+                run.append(item)
+            continue
+        if run:
+            steps.append(_run(run))
+            run = []
+        if isinstance(item, Repeat):
+            steps.append(_List(item.name, _steps(item.items, version), _steps(item.tail, version)))
+        else:
+            steps.append(_Choice(item.condition, _steps(item.items, version)))
+    if run:
+        steps.append(_run(run))
+    return tuple(steps)
+
+
+def _run(fields: Sequence[Field]) -> _Run:
+    return _Run(
+        tuple(field.name for field in fields),
+        [field.default for field in fields],
+        {field.name: place for place, field in enumerate(fields) if field.kind != "fixed"},
+        tuple(_READERS[field.kind] for field in fields),
+    )
+
+
+# --- encoding ------------------------------------------------------------------------------------
+
+
+def _encode(steps: tuple[_Step, ...], values: Values, out: list[str]) -> None:
+    for step in steps:
+        if isinstance(step, _Run):
+            part = step.defaults.copy()
+            places = step.places
+            for name, value in values.items():
+                if name in places:
+                    part[places[name]] = text(value)
+            if None in part:
+                raise KeyError(step.names[part.index(None)])
+            out += part  # type: ignore[arg-type]  # no None is left
+        elif isinstance(step, _List):
+            entries = values.get(step.name) or ()
             out.append(str(len(entries)))
             for entry in entries:
-                _encode(item.items, entry, version, out)
+                _encode(step.entry, entry, out)
             if entries:
-                _encode(item.tail, values, version, out)
-        elif item.condition(values):
-            _encode(item.items, values, version, out)
+                _encode(step.tail, values, out)
+        elif step.condition(values):
+            _encode(step.steps, values, out)
+
+
+# --- decoding ------------------------------------------------------------------------------------
 
 
 def _decode(
-    message: Message, items: Iterable[Item], wire: Sequence[str], position: int, version: int, values: dict[str, Any]
+    message: Message, steps: tuple[_Step, ...], wire: Sequence[str], position: int, values: dict[str, Any]
 ) -> int:
-    for item in items:
-        if isinstance(item, Field):
-            if item.since <= version < item.until:
-                values[item.name] = _value(message, item, _at(message, wire, position, item.name))
-                position += 1
-        elif isinstance(item, Repeat):
-            raw = _at(message, wire, position, item.name)
-            count = _value(message, Field(item.name, "int"), raw) or 0
+    for step in steps:
+        if isinstance(step, _Run):
+            end = position + len(step.names)
+            if end > len(wire):
+                raise _short(message, step.names[len(wire) - position])
+            for name, reader, raw in zip(step.names, step.readers, wire[position:end], strict=True):
+                values[name] = raw if reader is None else _read(message, name, reader, raw)
+            position = end
+        elif isinstance(step, _List):
+            if position >= len(wire):
+                raise _short(message, step.name)
+            count = _read(message, step.name, _integer, wire[position]) or 0
             if not 0 <= count <= _MAX_REPEAT:
-                raise MalformedMessage(f"{message.name}: {item.name} counts {count}")
+                raise MalformedMessage(f"{message.name}: {step.name} counts {count}")
             position += 1
             entries: list[dict[str, Any]] = []
             for _ in range(count):
                 entry: dict[str, Any] = {}
-                position = _decode(message, item.items, wire, position, version, entry)
+                position = _decode(message, step.entry, wire, position, entry)
                 entries.append(entry)
-            values[item.name] = entries
+            values[step.name] = entries
             if entries:
-                position = _decode(message, item.tail, wire, position, version, values)
-        elif item.condition(values):
-            position = _decode(message, item.items, wire, position, version, values)
+                position = _decode(message, step.tail, wire, position, values)
+        elif step.condition(values):
+            position = _decode(message, step.steps, wire, position, values)
     return position
 
 
-def _at(message: Message, wire: Sequence[str], position: int, name: str) -> str:
-    if position >= len(wire):
-        raise MalformedMessage(f"{message.name} ends before its field {name}")
-    return wire[position]
+def _short(message: Message, name: str) -> MalformedMessage:
+    return MalformedMessage(f"{message.name} ends before its field {name}")
 
 
-def _value(message: Message, field: Field, raw: str) -> Any:
-    if field.kind == "str":
-        return raw
-    if field.kind == "bool":
-        return raw.lower() in ("1", "true")
+def _read(message: Message, name: str, reader: Callable[[str], Any], raw: str) -> Any:
+    try:
+        return reader(raw)
+    except (ValueError, InvalidOperation):
+        raise MalformedMessage(f"{message.name}: {name} is {raw[:40]!r}, not a usable number") from None
+
+
+def _integer(raw: str) -> int | None:
     if raw in _UNSET:
         return None
-    try:
-        if field.kind == "int":
-            return int(raw)
-        number = Decimal(raw)
-    except (ValueError, InvalidOperation):
-        raise MalformedMessage(f"{message.name}: {field.name} is {raw[:40]!r}, not a number") from None
-    # "Infinite" is what clients write for an offset without bound; no other field may be so.
+    number = int(raw)
+    # TWS reads them into Java's long.
+    if number.bit_length() > 63:
+        raise ValueError(raw)
+    return number
+
+
+def _decimal(raw: str) -> Decimal | None:
+    if raw in _UNSET:
+        return None
+    number = Decimal(raw)
+    # "Infinite" is what clients write for an offset without bound; no field that is read as a number may be so.
     if not number.is_finite() or abs(number.adjusted()) > 30:
-        raise MalformedMessage(f"{message.name}: {field.name} is {raw[:40]!r}, not a usable number")
-    return number if field.kind == "dec" else float(number)
+        raise ValueError(raw)
+    return number
+
+
+def _float(raw: str) -> float | None:
+    number = _decimal(raw)
+    return None if number is None else float(number)
+
+
+def _bool(raw: str) -> bool:
+    return raw in ("1", "true", "True")
+
+
+_READERS: dict[str, Callable[[str], Any] | None] = {
+    "str": None,
+    "fixed": None,
+    "int": _integer,
+    "float": _float,
+    "dec": _decimal,
+    "bool": _bool,
+}

@@ -2,9 +2,11 @@
 
 A table is written as text, one word a field::
 
-    name[:kind][=default][>=version | <version]
+    name[:kind][=default][>=version][<version]
+    name==text[>=version][<version]
 
-kind is `str` (left out), `int`, `float`, `dec` or `bool`; a field with no default must be given when it is encoded.
+kind is `str` (left out), `int`, `float`, `dec` or `bool`; a field with no default must be given when it is encoded. The
+second form is a field that always carries that text: a message's own version, a count of what is never sent.
 Groups follow in :class:`Repeat` and :class:`When`.
 """
 
@@ -21,7 +23,7 @@ UNSET_INT = "2147483647"
 
 Values = Mapping[str, Any]
 
-_WORD = re.compile(r"(\w+)(?::(str|int|float|dec|bool))?(?:=([^<>]*))?(?:(>=|<)(\d+))?")
+_WORD = re.compile(r"(\w+)(?::(str|int|float|dec|bool))?(?:(==?)([^<>=]*))?(?:>=(\d+))?(?:<(\d+))?")
 
 
 class MalformedMessage(Exception):
@@ -62,17 +64,13 @@ class When:
 Item = Field | Repeat | When
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Message:
-    """A message: the number it starts with on the wire, its name, its fields.
-
-    :param open_ended: fields may follow that the table does not name.
-    """
+    """A message: the number it starts with on the wire, its name, its fields."""
 
     number: int
     name: str
     items: tuple[Item, ...]
-    open_ended: bool = False
 
 
 def fields(text: str) -> tuple[Item, ...]:
@@ -85,28 +83,34 @@ def fields(text: str) -> tuple[Item, ...]:
         found = _WORD.fullmatch(word)
         if found is None:
             raise ValueError(f"{word!r} declares no field")
-        name, kind, default, gate, version = found.groups()
+        name, kind, sign, default, since, until = found.groups()
         declared.append(
             Field(
                 name,
-                kind or "str",
+                "fixed" if sign == "==" else kind or "str",
                 {"MAX": UNSET_DOUBLE, "IMAX": UNSET_INT}.get(default, default),
-                since=int(version) if gate == ">=" else 0,
-                until=int(version) if gate == "<" else 10_000,
+                since=int(since or 0),
+                until=int(until or 10_000),
             )
         )
     return tuple(declared)
 
 
-def table(number: int, name: str, *parts: str | Repeat | When, open_ended: bool = False) -> Message:
-    """A message from declarations and groups, in wire order."""
+def table(number: int, name: str, *parts: str | Repeat | When) -> Message:
+    """A message from declarations and groups, in wire order.
+
+    :raises ValueError: a word that declares no field, or a name that is declared twice.
+    """
     items: list[Item] = []
     for part in parts:
         if isinstance(part, str):
             items.extend(fields(part))
         else:
             items.append(part)
-    return Message(number, name, tuple(items), open_ended)
+    names = [item.name for item in items if not isinstance(item, When)]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{name} declares {max(names, key=names.count)} twice")
+    return Message(number, name, tuple(items))
 
 
 def given(name: str) -> Callable[[Values], bool]:

@@ -18,7 +18,7 @@ _VERSIONS = re.compile(r"v(\d{1,5})(?:\.\.(\d{1,5}))?(?: .*)?", re.DOTALL)
 
 def frame(fields: Sequence[str]) -> bytes:
     """One frame of the given fields."""
-    payload = "".join(f"{field}\0" for field in fields).encode()
+    payload = "\0".join((*fields, "")).encode()
     return _LENGTH.pack(len(payload)) + payload
 
 

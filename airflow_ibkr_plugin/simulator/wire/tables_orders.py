@@ -18,8 +18,16 @@ _PEG_BENCH = When(
     fields("referenceContractId peggedDecrease peggedChangeAmount referenceChangeAmount referenceExchangeId"),
 )
 
-#: Fields of placeOrder up to the order's conditions, and behind them: a condition's fields depend on its type, which
-#: a table cannot say; so do those of pegged orders at the end. Orders of both kinds are refused.
+# One condition; its fields depend on its type: price 1, time 3, margin 4, execution 5, volume 6, percent change 7.
+_CONDITION = (
+    *fields("type conjunction"),
+    When(equals("type", "5"), fields("secType exchange symbol")),
+    When(equals("type", "1", "3", "4", "6", "7"), fields("isMore:bool value")),
+    When(equals("type", "1", "6", "7"), fields("conId:int exchange")),
+    When(equals("type", "1"), fields("triggerMethod:int")),
+)
+_MID_OFFSETS = fields("midOffsetAtWhole>=170 midOffsetAtHalf>=170")
+
 PLACE_ORDER = table(
     3,
     "placeOrder",
@@ -66,19 +74,17 @@ PLACE_ORDER = table(
     When(given("algoStrategy"), (Repeat("algoParams", _TAG_VALUES),)),
     "algoId whatIf:bool miscOptions solicited:bool randomizeSize:bool randomizePrice:bool",
     _PEG_BENCH,
-    "conditionCount:int",
-    When(
-        lambda values: not values["conditionCount"],
-        fields(
-            "adjustedOrderType triggerPrice:float lmtPriceOffset:float adjustedStopPrice:float"
-            " adjustedStopLimitPrice:float adjustedTrailingAmount:float adjustableTrailingUnit extOperator tierName"
-            " tierValue cashQty:float mifid2DecisionMaker mifid2DecisionAlgo mifid2ExecutionTrader"
-            " mifid2ExecutionAlgo dontUseAutoPriceForHedge:bool isOmsContainer:bool discretionaryUpToLimitPrice:bool"
-            " usePriceMgmtAlgo duration>=158 postToAts>=160 autoCancelParent>=162 advancedErrorOverride>=166"
-            " manualOrderTime>=169"
-        ),
-    ),
-    open_ended=True,
+    Repeat("conditions", _CONDITION, tail=fields("conditionsIgnoreRth:bool conditionsCancelOrder:bool")),
+    "adjustedOrderType triggerPrice:float lmtPriceOffset:float adjustedStopPrice:float adjustedStopLimitPrice:float",
+    "adjustedTrailingAmount:float adjustableTrailingUnit extOperator tierName tierValue cashQty:float",
+    "mifid2DecisionMaker mifid2DecisionAlgo mifid2ExecutionTrader mifid2ExecutionAlgo dontUseAutoPriceForHedge:bool",
+    "isOmsContainer:bool discretionaryUpToLimitPrice:bool usePriceMgmtAlgo duration>=158 postToAts>=160",
+    "autoCancelParent>=162 advancedErrorOverride>=166 manualOrderTime>=169",
+    When(equals("exchange", "IBKRATS"), fields("minTradeQty>=170")),
+    When(equals("orderType", "PEG BEST", "PEGBEST"), fields("minCompeteSize>=170 competeAgainstBestOffset>=170")),
+    # The best offset without a bound means "up to the midpoint", which the two offsets from it then limit.
+    When(equals("competeAgainstBestOffset", "Infinity", "Infinite"), _MID_OFFSETS),
+    When(equals("orderType", "PEG MID", "PEGMID"), _MID_OFFSETS),
 )
 
 _OPEN_HEAD = (
@@ -97,16 +103,16 @@ OPEN_ORDER = table(
     "stockRangeLower= stockRangeUpper= displaySize=IMAX blockOrder=0 sweepToFill=0 allOrNone=0 minQty= ocaType=3",
     "eTradeOnly=0 firmQuoteOnly=0 nbboPriceCap= parentId=0 triggerMethod=0 volatility= volatilityType=0",
     # A real TWS always names a delta-neutral order type, so the eight fields behind it are always there.
-    "deltaNeutralOrderType=None deltaNeutralAuxPrice= deltaNeutralConId=0 deltaNeutralSettlingFirm=",
+    "deltaNeutralOrderType==None deltaNeutralAuxPrice= deltaNeutralConId=0 deltaNeutralSettlingFirm=",
     "deltaNeutralClearingAccount= deltaNeutralClearingIntent= deltaNeutralOpenClose=? deltaNeutralShortSale=0",
     "deltaNeutralShortSaleSlot=0 deltaNeutralDesignatedLocation=",
     "continuousUpdate=0 referencePriceType=0 trailStopPrice= trailingPercent= basisPoints= basisPointsType=",
-    "comboLegsDescription= comboLegCount=0 orderComboLegCount=0 smartParamCount=0 scaleInitLevelSize=IMAX",
-    "scaleSubsLevelSize=IMAX scalePriceIncrement= hedgeType= optOutSmartRouting=0 clearingAccount= clearingIntent=IB",
-    "notHeld=0 deltaNeutral=0 algoStrategy= solicited=0 whatIf=0 status initMarginBefore=MAX maintMarginBefore=MAX",
+    "comboLegsDescription= comboLegCount==0 orderComboLegCount==0 smartParamCount==0 scaleInitLevelSize=IMAX",
+    "scaleSubsLevelSize=IMAX scalePriceIncrement== hedgeType== optOutSmartRouting=0 clearingAccount= clearingIntent=IB",
+    "notHeld=0 deltaNeutral==0 algoStrategy== solicited=0 whatIf=0 status initMarginBefore=MAX maintMarginBefore=MAX",
     "equityWithLoanBefore=MAX initMarginChange=MAX maintMarginChange=MAX equityWithLoanChange=MAX",
     "initMarginAfter=MAX maintMarginAfter=MAX equityWithLoanAfter=MAX commission= minCommission= maxCommission=",
-    "commissionCurrency= warningText= randomizeSize=0 randomizePrice=0 conditionCount=0 adjustedOrderType=None",
+    "commissionCurrency= warningText= randomizeSize=0 randomizePrice=0 conditionCount==0 adjustedOrderType=None",
     "triggerPrice=MAX adjustedTrailStopPrice=MAX lmtPriceOffset=MAX adjustedStopPrice=MAX adjustedStopLimitPrice=MAX",
     "adjustedTrailingAmount=MAX adjustableTrailingUnit=0 tierName= tierValue= tierDisplayName= cashQty=0",
     "dontUseAutoPriceForHedge=1 isOmsContainer=0 discretionaryUpToLimitPrice=0 usePriceMgmtAlgo=0 duration=>=158",
@@ -122,12 +128,12 @@ COMPLETED_ORDER = table(
     "faProfile=<177 modelCode= goodTillDate= rule80A= percentOffset= settlingFirm= shortSaleSlot=0",
     "designatedLocation= exemptCode=-1 startingPrice= stockRefPrice= delta= stockRangeLower= stockRangeUpper=",
     "displaySize=IMAX sweepToFill=0 allOrNone=0 minQty= ocaType=1 triggerMethod=0 volatility= volatilityType=0",
-    "deltaNeutralOrderType=None deltaNeutralAuxPrice= deltaNeutralConId=0 deltaNeutralShortSale=0",
+    "deltaNeutralOrderType==None deltaNeutralAuxPrice= deltaNeutralConId=0 deltaNeutralShortSale=0",
     "deltaNeutralShortSaleSlot=0 deltaNeutralDesignatedLocation= continuousUpdate=0 referencePriceType=0",
-    "trailStopPrice= trailingPercent= comboLegsDescription= comboLegCount=0 orderComboLegCount=0 smartParamCount=0",
-    "scaleInitLevelSize=IMAX scaleSubsLevelSize=IMAX scalePriceIncrement= hedgeType= clearingAccount=",
-    "clearingIntent=IB notHeld=0 deltaNeutral=0 algoStrategy= solicited=0 status randomizeSize=0 randomizePrice=0",
-    "conditionCount=0 completedTrailStopPrice=MAX lmtPriceOffset=MAX cashQty=0 dontUseAutoPriceForHedge=1",
+    "trailStopPrice= trailingPercent= comboLegsDescription= comboLegCount==0 orderComboLegCount==0 smartParamCount==0",
+    "scaleInitLevelSize=IMAX scaleSubsLevelSize=IMAX scalePriceIncrement== hedgeType== clearingAccount=",
+    "clearingIntent=IB notHeld=0 deltaNeutral==0 algoStrategy== solicited=0 status randomizeSize=0 randomizePrice=0",
+    "conditionCount==0 completedTrailStopPrice=MAX lmtPriceOffset=MAX cashQty=0 dontUseAutoPriceForHedge=1",
     "isOmsContainer=0 autoCancelDate= filledQuantity:dec refFuturesConId=IMAX autoCancelParent=0 shareholder=",
     "imbalanceOnly=0 routeMarketableToBbo=0 parentPermId=9223372036854775807 completedTime completedStatus",
     "minTradeQty=>=170 minCompeteSize=>=170 competeAgainstBestOffset=>=170 midOffsetAtWhole=>=170",

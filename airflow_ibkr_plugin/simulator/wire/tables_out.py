@@ -14,32 +14,32 @@ CONTRACT11 = (
 )
 EXECUTION_CONTRACT = CONTRACT11.replace("strike:float=0", "strike:float=0.0")
 
-TICK_PRICE = table(1, "tickPrice", "version=6 reqId:int tickType:int price:float size:dec= attributes:int=0")
-TICK_SIZE = table(2, "tickSize", "version=6 reqId:int tickType:int size:dec")
-TICK_GENERIC = table(45, "tickGeneric", "version=6 reqId:int tickType:int value:float")
-TICK_STRING = table(46, "tickString", "version=6 reqId:int tickType:int value")
+TICK_PRICE = table(1, "tickPrice", "version==6 reqId:int tickType:int price:float size:dec= attributes:int=0")
+TICK_SIZE = table(2, "tickSize", "version==6 reqId:int tickType:int size:dec")
+TICK_GENERIC = table(45, "tickGeneric", "version==6 reqId:int tickType:int value:float")
+TICK_STRING = table(46, "tickString", "version==6 reqId:int tickType:int value")
 TICK_REQ_PARAMS = table(81, "tickReqParams", "reqId:int minTick:float bboExchange= snapshotPermissions:int=3")
-TICK_SNAPSHOT_END = table(57, "tickSnapshotEnd", "version=1 reqId:int")
-MARKET_DATA_TYPE = table(58, "marketDataType", "version=1 reqId:int type:int")
+TICK_SNAPSHOT_END = table(57, "tickSnapshotEnd", "version==1 reqId:int")
+MARKET_DATA_TYPE = table(58, "marketDataType", "version==1 reqId:int type:int")
 
-ERROR = table(4, "error", "version=2 id:int code:int message advancedOrderRejectJson=>=166")
-NEXT_VALID_ID = table(9, "nextValidId", "version=1 orderId:int")
-MANAGED_ACCOUNTS = table(15, "managedAccounts", "version=1 accounts")
-CURRENT_TIME = table(49, "currentTime", "version=1 time:int")
+ERROR = table(4, "error", "version==2 id:int code:int message advancedOrderRejectJson=>=166")
+NEXT_VALID_ID = table(9, "nextValidId", "version==1 orderId:int")
+MANAGED_ACCOUNTS = table(15, "managedAccounts", "version==1 accounts")
+CURRENT_TIME = table(49, "currentTime", "version==1 time:int")
 
 CONTRACT_DETAILS = table(
     10,
     "contractDetails",
-    "version=8<164 reqId:int symbol secType lastTradeDate= strike:float=0 right= exchange currency localSymbol",
+    "version==8<164 reqId:int symbol secType lastTradeDate= strike:float=0 right= exchange currency localSymbol",
     "marketName tradingClass conId:int minTick:dec mdSizeMultiplier=100<164 multiplier= orderTypes validExchanges",
     "priceMagnifier:int=1 underConId:int=0 longName primaryExchange contractMonth= industry= category= subcategory=",
     "timeZoneId tradingHours liquidHours evRule= evMultiplier:int=0",
     Repeat("secIds", fields("tag value")),
     "aggGroup:int=1 underSymbol= underSecType= marketRuleIds= realExpirationDate= stockType=",
-    # 163 had a field that 164 replaced by three; one default each, so that 163 carries the first alone.
-    "suggestedSize163=1<164 minSize=1>=164 sizeIncrement=1>=164 suggestedSizeIncrement=100>=164",
+    # 163 had a field that 164 replaced by three.
+    "suggestedSize=1>=163<164 minSize=1>=164 sizeIncrement=1>=164 suggestedSizeIncrement=100>=164",
 )
-CONTRACT_DETAILS_END = table(52, "contractDetailsEnd", "version=1 reqId:int")
+CONTRACT_DETAILS_END = table(52, "contractDetailsEnd", "version==1 reqId:int")
 
 HISTORICAL_DATA = table(
     17,
@@ -60,31 +60,33 @@ EXEC_DETAILS = table(
     "reqId:int orderId:int",
     EXECUTION_CONTRACT,
     "execId time account execExchange side shares:dec price:dec permId:int clientId:int liquidation:int=0 cumQty:dec",
-    "avgPrice:dec orderRef= evRule= evMultiplier= modelCode= lastLiquidity:int pendingPriceRevision=0>=178",
+    "avgPrice:dec orderRef= evRule= evMultiplier= modelCode= lastLiquidity:int",
 )
-EXEC_DETAILS_END = table(55, "execDetailsEnd", "version=1 reqId:int")
+EXEC_DETAILS_END = table(55, "execDetailsEnd", "version==1 reqId:int")
 COMMISSION_REPORT = table(
-    59, "commissionReport", "version=1 execId commission:float currency realizedPNL=MAX yield=MAX yieldRedemptionDate="
+    59,
+    "commissionReport",
+    "version==1 execId commission:float currency realizedPNL=MAX yield=MAX yieldRedemptionDate=",
 )
-OPEN_ORDER_END = table(53, "openOrderEnd", "version=1")
+OPEN_ORDER_END = table(53, "openOrderEnd", "version==1")
 COMPLETED_ORDERS_END = table(102, "completedOrdersEnd", "")
 
-POSITION = table(61, "position", "version=3 account", CONTRACT11, "position:dec avgCost:dec")
-POSITION_END = table(62, "positionEnd", "version=1")
-ACCOUNT_VALUE = table(6, "accountValue", "version=2 key value currency= account")
+POSITION = table(61, "position", "version==3 account", CONTRACT11, "position:dec avgCost:dec")
+POSITION_END = table(62, "positionEnd", "version==1")
+ACCOUNT_VALUE = table(6, "accountValue", "version==2 key value currency= account")
 PORTFOLIO_VALUE = table(
     7,
     "portfolioValue",
-    "version=8 conId:int symbol secType lastTradeDate= strike:float=0 right=0 multiplier= primaryExchange currency",
+    "version==8 conId:int symbol secType lastTradeDate= strike:float=0 right=0 multiplier= primaryExchange currency",
     "localSymbol tradingClass position:dec marketPrice:dec marketValue:dec averageCost:dec unrealizedPNL:dec",
     "realizedPNL:dec account",
 )
-ACCOUNT_TIME = table(8, "accountTime", "version=1 time")
-ACCOUNT_DOWNLOAD_END = table(54, "accountDownloadEnd", "version=1 account")
-ACCOUNT_SUMMARY = table(63, "accountSummary", "version=1 reqId:int account key value currency=")
-ACCOUNT_SUMMARY_END = table(64, "accountSummaryEnd", "version=1 reqId:int")
-ACCOUNT_UPDATE_MULTI = table(73, "accountUpdateMulti", "version=1 reqId:int account modelCode= key value currency=")
-ACCOUNT_UPDATE_MULTI_END = table(74, "accountUpdateMultiEnd", "version=1 reqId:int")
+ACCOUNT_TIME = table(8, "accountTime", "version==1 time")
+ACCOUNT_DOWNLOAD_END = table(54, "accountDownloadEnd", "version==1 account")
+ACCOUNT_SUMMARY = table(63, "accountSummary", "version==1 reqId:int account key value currency=")
+ACCOUNT_SUMMARY_END = table(64, "accountSummaryEnd", "version==1 reqId:int")
+ACCOUNT_UPDATE_MULTI = table(73, "accountUpdateMulti", "version==1 reqId:int account modelCode= key value currency=")
+ACCOUNT_UPDATE_MULTI_END = table(74, "accountUpdateMultiEnd", "version==1 reqId:int")
 PNL = table(94, "pnl", "reqId:int dailyPnL:dec unrealizedPnL:dec realizedPnL:dec")
 PNL_SINGLE = table(95, "pnlSingle", "reqId:int position:dec dailyPnL:dec unrealizedPnL:dec realizedPnL:dec value:dec")
 
