@@ -176,6 +176,7 @@ def synthetic(last_year: int) -> list[Instrument]:
 
     `SHOP` is ambiguous without a currency or a primary exchange.
     """
+    ExchangeHours.load(("XNYS", "XTSE"), last_year)
     new_york = ExchangeHours("XNYS", "US/Eastern", last_year)
     toronto = ExchangeHours("XTSE", "US/Eastern", last_year)
     etf = {"stock_type": "ETF"}

