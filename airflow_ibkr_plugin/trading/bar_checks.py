@@ -184,8 +184,8 @@ def complete(bars: Sequence[Bar], *, bar_size: str, expected: Sequence[Session],
 def _over(bar: Bar, size: timedelta, expected: Sequence[Session], now: datetime) -> bool:
     if bar.time + size <= now:
         return True
-    # The last bar of a session may be cut short by the close.
-    return any(s.open <= bar.time < s.close <= now for s in expected[-2:])
+    # The last bar of a session may be cut short by the close. A break cuts none: a bar may reach over it.
+    return any(s.open <= bar.time < s.close <= now for s in expected)
 
 
 def _intraday_gaps(
@@ -212,8 +212,8 @@ def _intraday_gaps(
                     gaps.append(_gap(covered, times[here], size))
                 covered = max(covered, times[here] + size)
                 here += 1
-            # Behind the last bar: all up to the close; before the close only bars that are complete by now.
-            if end - covered > quiet and (end == close or end - covered >= quiet + size):
+            # Behind the last bar: all from the session's close on; before it only bars that are complete by now.
+            if end - covered > quiet and now >= min(covered + size + quiet, session.close):
                 gaps.append(_gap(covered, end, size))
     return gaps
 

@@ -295,6 +295,7 @@ def test_forex_over_the_weekend_and_christmas(
         ("1 week", "1 Y", 52),
         ("1 month", "2 Y", 24),
         ("4 hours", "10 D", 18),
+        ("3 hours", "40 D", 3 * 39),  # in two requests, each ends with a bar that the close cuts short
         ("1 hour", "10 D", 65),
         ("5 mins", "2 W", 9 * 78 + 18),
         ("1 min", "2 D", 390 + 90),

@@ -19,7 +19,7 @@ from airflow_ibkr_plugin.trading.bar_checks import (
     require_good,
     split_ratio,
 )
-from airflow_ibkr_plugin.trading.bars import Bar
+from airflow_ibkr_plugin.trading.bars import BAR_SIZES, Bar
 from airflow_ibkr_plugin.trading.calendars import Session
 from airflow_ibkr_plugin.trading.durations import periods
 
@@ -104,6 +104,48 @@ def test_intraday_staleness_counts_complete_bars_only() -> None:
     assert check_bars(bars, bar_size="30 mins", expected=WEEKS[:1], now=old).stale is not None
 
 
+def test_nothing_is_expected_before_the_start_that_was_asked_for() -> None:
+    first = WEEKS[0]
+    bars = half_hours(WEEKS[:1])
+    noon = first.open + 5 * MINUTES
+    assert find_gaps(bars[5:], bar_size="30 mins", expected=WEEKS[:1], now=AFTER, start=noon) == []
+    (gap,) = find_gaps(bars[6:], bar_size="30 mins", expected=WEEKS[:1], now=AFTER, start=noon)
+    assert (gap.start, gap.end, gap.bars) == (noon, noon + MINUTES, 1)
+
+
+def cut(sessions: list[Session], size: timedelta) -> list[tuple[Bar, datetime]]:
+    """All bars of these sessions, and when each is over: at its end, or when the session's close cuts it short."""
+    return [
+        (bar_at(opening + n * size), min(opening + (n + 1) * size, session.close))
+        for session in sessions
+        for opening, close in session.intervals()
+        for n in range(-((opening - close) // size))
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    calendar=st.sampled_from(["XNYS", "XTKS"]),
+    bar_size=st.sampled_from(["30 mins", "1 hour", "4 hours", "8 hours"]),
+    after=st.integers(0, 60 * 24 * 12),
+)
+def test_bars_are_missed_from_the_moment_on_from_which_they_are_complete(
+    calendar: str, bar_size: str, after: int
+) -> None:
+    sessions = periods(date(2026, 11, 20), date(2026, 12, 1), calendar, bar_size)
+    now = sessions[0].open + timedelta(minutes=after)  # any minute of twelve days
+    size = BAR_SIZES[bar_size]
+    bars = cut(sessions, size)
+    done = [bar for bar, over in bars if over <= now]
+    assert complete([bar for bar, _ in bars], bar_size=bar_size, expected=sessions, now=now) == done
+    report = check_bars(done, bar_size=bar_size, expected=sessions, now=now)
+    assert (report.gaps, report.stale, report.late_start) == ((), None, None)
+    if len(done) > 1 and done[-2].time + size <= done[-1].time:  # else the one before it reaches over the break
+        stale = check_bars(done[:-1], bar_size=bar_size, expected=sessions, now=now).stale
+        assert stale is not None
+        assert stale.start == done[-1].time
+
+
 def test_a_history_that_begins_late_is_a_warning() -> None:
     report = check_bars(daily()[3:], bar_size="1 day", expected=WEEKS, now=AFTER)
     require_good(report, "SPY")
@@ -122,6 +164,22 @@ def test_quiet_minutes_of_forex_are_no_gap() -> None:
     assert find_gaps(quiet, bar_size="1 min", expected=sessions, now=AFTER, quiet=fifteen) == []
     assert len(find_gaps(quiet, bar_size="1 min", expected=sessions, now=AFTER)) == 1
     assert len(find_gaps(closed, bar_size="1 min", expected=sessions, now=AFTER, quiet=fifteen)) == 1
+
+
+def test_daily_bars_of_forex_on_a_holiday_are_accepted() -> None:
+    week = periods(date(2026, 12, 21), date(2026, 12, 31), "forex", "1 day")
+    bars = sorted([*daily(week), bar_at(datetime(2026, 12, 25, tzinfo=UTC))], key=lambda bar: bar.time)
+    later = datetime(2027, 1, 1, 12, 0, tzinfo=UTC)
+    quiet = timedelta(minutes=15)
+    require_good(check_bars(bars, bar_size="1 day", expected=week, now=later, quiet=quiet), "EUR.USD")
+    assert check_bars(bars, bar_size="1 day", expected=week, now=later).unexpected != ()
+
+
+def test_a_break_without_length_is_none() -> None:
+    (session,) = periods(date(2026, 11, 20), date(2026, 11, 20), "XTKS", "1 day")
+    assert session.break_start is not None
+    assert session.intervals() == ((session.open, session.break_start), (session.break_end, session.close))
+    assert replace(session, break_end=session.break_start).intervals() == ((session.open, session.close),)
 
 
 def test_no_bars_across_the_midday_break() -> None:
@@ -222,6 +280,22 @@ def test_corrections_are_no_split_and_no_contradiction() -> None:
     assert split_ratio(bars, corrected) is None
     assert not contradicts(bars, corrected)
     assert split_ratio(bars[:2], bars[5:]) is None
+
+
+@pytest.mark.parametrize("field", ["open", "high", "low", "close"])
+@pytest.mark.parametrize(("factor", "contradict"), [(1.009, False), (0.992, False), (1.02, True), (0.98, True)])
+def test_every_price_of_a_bar_may_contradict(field: str, factor: float, contradict: bool) -> None:
+    bars = daily()
+    moved = [*bars[:4], replace(bars[4], **{field: getattr(bars[4], field) * factor}), *bars[5:]]
+    assert contradicts(bars, moved) is contradict
+    assert split_ratio(bars, moved) is None
+
+
+def test_a_split_holds_for_every_bar_or_is_none() -> None:
+    bars = daily()
+    halved = scaled(bars, 0.5)
+    assert split_ratio(bars, halved) == pytest.approx(2)
+    assert split_ratio(bars, [*halved[:4], *scaled(bars[4:5], 0.51), *halved[5:]]) is None
 
 
 def test_bars_of_another_world_contradict_without_being_a_split() -> None:
