@@ -72,7 +72,7 @@ MAX_LEVEL_DISTANCE = 0.5
 def validate_signal(signal: Signal, *, reference_price: float, symbol: str) -> Signal:
     """Return the signal if it is consistent in itself and with the market.
 
-    Checks the symbol, the confidence's range, that every level is finite, positive and within
+    Checks the symbol, the action, the confidence's range, that every level is finite, positive and within
     `MAX_LEVEL_DISTANCE` of the reference price, and that stop and target stand on the right sides of the entry.
 
     :param reference_price: last known price, same currency as the levels.
@@ -81,6 +81,8 @@ def validate_signal(signal: Signal, *, reference_price: float, symbol: str) -> S
     faults: list[str] = []
     if signal.symbol != symbol:
         faults.append(f"symbol is {signal.symbol!r}, the chart shows {symbol!r}")
+    if signal.action not in tuple(Action):
+        faults.append(f"action {signal.action!r} is none of {', '.join(Action)}")
     if not (math.isfinite(signal.confidence) and 0 <= signal.confidence <= 1):
         faults.append(f"confidence {signal.confidence!r} is not within 0..1")
     if signal.horizon_days is not None and not 0 < signal.horizon_days <= 3650:
@@ -91,9 +93,9 @@ def validate_signal(signal: Signal, *, reference_price: float, symbol: str) -> S
             faults.append(f"{name} {level!r} is not a positive price")
         elif abs(level / reference_price - 1) > MAX_LEVEL_DISTANCE:
             faults.append(f"{name} {level} is more than {MAX_LEVEL_DISTANCE:.0%} away from {reference_price}")
-    if signal.action is not Action.HOLD and not faults:
+    if signal.action != Action.HOLD and not faults:
         entry = levels.get("entry", reference_price)
-        side = 1 if signal.action is Action.BUY else -1
+        side = 1 if signal.action == Action.BUY else -1
         if "stop" in levels and (entry - levels["stop"]) * side <= 0:
             faults.append(f"stop {levels['stop']} is on the wrong side of the entry {entry} for a {signal.action}")
         if "target" in levels and (levels["target"] - entry) * side <= 0:
