@@ -89,7 +89,7 @@ def is_open(instrument: Instrument | None, at: datetime, *, calendar: str = "") 
         return any(start <= at < end for start, end in hours.open)
     if not (name := _calendar_name(instrument, calendar)):
         return None
-    return any(start <= at < end for start, end in _calendar_intervals(at - _DAY, at + _DAY, name))
+    return any(start <= at < end for start, end in _calendar_intervals(at, at, name))
 
 
 def next_open(instrument: Instrument | None, at: datetime, *, calendar: str = "") -> datetime | None:

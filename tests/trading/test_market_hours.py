@@ -89,6 +89,7 @@ def test_stocks_open_at_the_same_local_time_across_dst(day: date, opening: str) 
         ("2026-11-23T17:05:00", False),  # the daily break
         ("2026-11-26T12:00:00", True),  # Thanksgiving is no holiday
         ("2026-12-25T12:00:00", False),
+        ("2026-01-01T12:00:00", False),
         ("2026-11-01T17:15:00", True),  # Sundays on which the clocks change
         ("2026-11-01T17:14:00", False),
         ("2026-03-08T17:15:00", True),
@@ -139,10 +140,35 @@ def test_midday_break_of_tokyo() -> None:
         ("20261120:0930-1200,1300-1600", "2026-11-20T13:00:00", True),
         ("20261120:0930-20261120:1200,20261120:1300-20261120:1600", "2026-11-20T12:30:00", False),
         ("20261120:0000-2400", "2026-11-20T23:59:59", True),
+        # The end is exclusive.
+        ("20261120:0930-20261120:1300", "2026-11-20T12:59:59", True),
+        ("20261120:0930-20261120:1300", "2026-11-20T13:00:00", False),
     ],
 )
 def test_ibkr_hours_win_over_the_calendar(hours: str, at: str, expected: bool) -> None:
     assert is_open(replace(SPY, liquid_hours=hours), new_york(at), calendar="XNYS") is expected
+
+
+@pytest.mark.parametrize(
+    ("hours", "at", "expected"),
+    [
+        # The text speaks for its day from midnight to midnight, and for no moment more.
+        ("20261123:CLOSED", "2026-11-22T23:59:59", True),
+        ("20261123:CLOSED", "2026-11-23T00:00:00", False),
+        ("20261123:CLOSED", "2026-11-23T23:59:59", False),
+        ("20261123:CLOSED", "2026-11-24T00:00:00", True),
+        ("20261120:0930-2400", "2026-11-20T08:00:00", False),
+        ("20261120:0930-2400", "2026-11-20T09:30:00", True),
+    ],
+)
+def test_ibkr_hours_of_a_day_in_a_market_that_never_sleeps(hours: str, at: str, expected: bool) -> None:
+    assert is_open(replace(SPY, liquid_hours=hours), new_york(at), calendar="forex") is expected
+
+
+def test_a_calendar_that_is_named_stands_in_for_the_exchanges_own() -> None:
+    night = new_york("2026-11-20T03:00:00")
+    assert is_open(SPY, night) is False
+    assert is_open(SPY, night, calendar="forex") is True
 
 
 @pytest.mark.parametrize(
@@ -167,7 +193,10 @@ def test_old_overnight_hours_open_on_the_evening_before() -> None:
 
 
 def test_trading_hours_stand_in_for_missing_liquid_hours() -> None:
-    assert is_open(replace(SPY, trading_hours="20261120:CLOSED"), new_york("2026-11-20T10:00:00")) is False
+    closed = replace(SPY, trading_hours="20261120:CLOSED")
+    assert is_open(closed, new_york("2026-11-20T10:00:00")) is False
+    liquid = replace(closed, liquid_hours="20261120:0930-20261120:1600")
+    assert is_open(liquid, new_york("2026-11-20T10:00:00")) is True
 
 
 @pytest.mark.parametrize("zone", ["US/Eastern", "EST", "EST (Eastern Standard Time)", "America/New_York"])
@@ -210,6 +239,7 @@ def test_next_open_by_ibkr_hours_and_then_the_calendar() -> None:
     short = replace(SPY, liquid_hours="20261120:1100-20261120:1600;20261121:CLOSED;20261122:CLOSED;20261123:CLOSED")
     assert next_open(short, new_york("2026-11-20T08:00:00")) == new_york("2026-11-20T11:00:00")
     assert next_open(short, new_york("2026-11-20T12:00:00")) == new_york("2026-11-24T09:30:00")
+    assert next_open(short, new_york("2026-11-20T11:00:00")) == new_york("2026-11-24T09:30:00")  # opens now
     stale = replace(SPY, liquid_hours="20251120:0930-20251120:1600")
     assert next_open(stale, new_york("2026-11-20T12:00:00")) == new_york("2026-11-23T09:30:00")
     assert next_open(replace(EURUSD, liquid_hours=FOREX_HOURS), new_york("2026-11-20T17:00:00")) == new_york(

@@ -53,11 +53,33 @@ def test_the_table_of_states() -> None:
             with pytest.raises(ValueError, match="cannot go"):
                 check_transition(current, new)
     assert not TERMINAL & MAYBE_AT_BROKER
-    # What may be at the broker can never be denied any more, and nothing reaches the broker without SENDING.
-    for state in MAYBE_AT_BROKER:
-        assert IntentState.DENIED not in TRANSITIONS[state]
-    for state in (IntentState.DECIDED, IntentState.RESERVED):
+    # Nothing reaches the broker without SENDING, and what was sent is never taken for unsent again.
+    unsent = {IntentState.DECIDED, IntentState.RESERVED, IntentState.DENIED}
+    for state in unsent:
         assert TRANSITIONS[state] & MAYBE_AT_BROKER <= {IntentState.SENDING}
+    for state in MAYBE_AT_BROKER:
+        assert not TRANSITIONS[state] & unsent
+    assert following(IntentState.SENDING) - TERMINAL == MAYBE_AT_BROKER
+    # An order that the broker has acknowledged is not sent again, nor given up without its word.
+    for state in (IntentState.WORKING, IntentState.CANCELLING):
+        assert not TRANSITIONS[state] & {IntentState.SENDING, IntentState.ABANDONED}
+    assert IntentState.ABANDONED not in TRANSITIONS[IntentState.SENDING]
+    # No intent is stuck for ever.
+    assert all(following(state) & TERMINAL for state in set(IntentState) - TERMINAL)
+
+
+def following(state: IntentState) -> set[IntentState]:
+    """All states that can come after one."""
+    found: set[IntentState] = set()
+    todo = {state}
+    while todo:
+        todo = {new for current in todo for new in TRANSITIONS[current]} - found
+        found |= todo
+    return found
+
+
+def test_the_sign_of_a_side() -> None:
+    assert (Side.BUY.sign, Side.SELL.sign) == (1, -1)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +91,8 @@ def test_the_table_of_states() -> None:
         {"limit_price": Decimal(1)},
         {"order_type": OrderType.LIMIT, "limit_price": Decimal("NaN")},
         {"order_type": OrderType.LIMIT, "limit_price": Decimal(-1)},
+        {"order_type": OrderType.LIMIT, "limit_price": Decimal(0)},
+        {"order_type": OrderType.STOP, "stop_price": Decimal("Infinity")},
         {"order_type": OrderType.STOP_LIMIT, "limit_price": Decimal(1)},
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.errors import ConfigError, NoMarketData
 from airflow_ibkr_plugin.trading.instruments import Instrument, SecType
-from airflow_ibkr_plugin.trading.orders import OrderType, Side
+from airflow_ibkr_plugin.trading.orders import OrderType, Side, TimeInForce
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
 from airflow_ibkr_plugin.trading.sizing import (
     SIZING_SCHEMA,
     Sizing,
     TicketPlan,
+    careful_arithmetic,
     limit_price,
     round_to_tick,
     stop_price,
@@ -57,10 +59,12 @@ def quote(bid: str | None = "99.98", ask: str | None = "100.02") -> Quote:
     [
         ({"quantity": 10}, None, "10"),
         ({"quantity": 10.9}, None, "10"),
+        ({"quantity": 1}, None, "1"),  # exactly the smallest order
         ({"notional": 5000}, "100", "50"),
         ({"notional": 5000}, "100.01", "49"),
         ({"share_of_net_liquidation": 0.02}, "100", "20"),
         ({"share_of_net_liquidation": "0.02"}, "99.99", "20"),
+        ({"share_of_net_liquidation": 1}, "100", "1000"),
     ],
 )
 def test_a_size_is_rounded_down_to_whole_units(spec: dict[str, object], price: str | None, expected: str) -> None:
@@ -89,6 +93,21 @@ def test_a_size_is_rounded_down_to_whole_units(spec: dict[str, object], price: s
 def test_a_size_that_is_none_is_refused(spec: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="cannot be used"):
         Sizing.parse(spec)
+
+
+def test_a_quantity_too_is_rounded_down_to_the_increment() -> None:
+    lots = stock(size_increment=Decimal(100), min_size=Decimal(100))
+    size = Sizing.parse({"quantity": 199}).quantity(lots, price=None, net_liquidation=Decimal(0), base_currency="USD")
+    assert size == 100
+
+
+def test_careful_arithmetic_rounds_away_from_zero_and_never_raises() -> None:
+    with careful_arithmetic():
+        assert Decimal(1) / 3 * 3 > 1
+        assert Decimal(-1) / 3 * 3 < -1
+        assert (Decimal(1) / 0).is_infinite()
+        assert (Decimal("sNaN") + 1).is_nan()
+        assert not Decimal("NaN") <= 1
 
 
 def test_less_than_the_smallest_size_is_refused() -> None:
@@ -121,6 +140,7 @@ def test_units_of_foreign_money_need_a_rate() -> None:
     assert unit_value(pair("EUR", "USD"), Decimal("1.1"), "USD") == Decimal("1.1")
     assert unit_value(pair("USD", "JPY"), Decimal(150), "USD") == 1  # a unit is one dollar, whatever the yen costs
     assert unit_value(pair("EUR", "JPY"), Decimal(160), "USD") is None
+    assert unit_value(stock(symbol="USD", currency="EUR"), Decimal(100), "USD") is None  # a share of that name
     with pytest.raises(ConfigError, match="exchange rate"):
         Sizing.parse({"notional": 5000}).quantity(
             stock(currency="EUR"), price=Decimal(100), net_liquidation=Decimal(0), base_currency="USD"
@@ -151,7 +171,7 @@ def test_a_limit_never_gives_more_than_was_configured(reference: Decimal, offset
     except ConfigError:
         assert reference * (1 + offset) < tick
     else:
-        assert buy <= reference * (1 + offset)
+        assert 0 < buy <= reference * (1 + offset)
     assert limit_price(instrument, Side.SELL, reference, offset) >= reference * (1 - offset)
 
 
@@ -171,7 +191,13 @@ def test_a_stop_never_triggers_earlier_than_configured(reference: Decimal, offse
     except ConfigError:
         assert reference * (1 - offset) < tick
     else:
-        assert sell <= reference * (1 - offset)
+        assert 0 < sell <= reference * (1 - offset)
+
+
+def test_no_price_is_left_of_a_limit_below_the_first_tick() -> None:
+    assert limit_price(stock(), Side.BUY, Decimal("0.02"), Decimal("-0.5")) == Decimal("0.01")
+    with pytest.raises(ConfigError, match="limit_offset smaller"):
+        limit_price(stock(), Side.BUY, Decimal("0.01"), Decimal("-0.5"))
 
 
 def test_a_plan_becomes_a_ticket() -> None:
@@ -184,6 +210,17 @@ def test_a_plan_becomes_a_ticket() -> None:
     ticket = plan.ticket(stock(), quote(), account())
     assert ticket.limit_price == Decimal("101.00")
     assert ticket.quantity == 49  # sized at the limit, not at the lower reference
+    assert (ticket.side, ticket.tif, ticket.outside_rth) == (Side.BUY, TimeInForce.DAY, False)
+    other = replace(plan, side=Side.SELL, tif=TimeInForce.GTC, outside_rth=True).ticket(stock(), quote(), account())
+    assert (other.side, other.tif, other.outside_rth) == (Side.SELL, TimeInForce.GTC, True)
+
+
+@pytest.mark.parametrize(("side", "quantity"), [(Side.BUY, 49), (Side.SELL, 50)])
+def test_a_stop_order_is_sized_at_the_highest_price_it_may_meet(side: Side, quantity: int) -> None:
+    plan = TicketPlan(
+        side=side, sizing=Sizing.parse({"notional": 5000}), order_type=OrderType.STOP, stop_offset=Decimal("0.02")
+    )
+    assert plan.ticket(stock(), quote(), account()).quantity == quantity  # the reference is 100
 
 
 @pytest.mark.parametrize(("side", "stop", "limit"), [(Side.BUY, "102.00", "103.02"), (Side.SELL, "98.00", "97.02")])
