@@ -70,9 +70,9 @@ def market_data(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     # In either direction: a price from the future is as wrong as an old one.
     age = abs((context.now - context.quote.at).total_seconds())
     limit = float(parameters.get("max_age_seconds", DEFAULT_MAX_AGE))
-    if age > limit:
-        return deny("the reference price is stale", limit=f"{limit:g} s", observed=f"{age:.1f} s")
-    return allow(limit=f"{limit:g} s", observed=f"{age:.1f} s")
+    if age <= limit:
+        return allow(limit=f"{limit:g} s", observed=f"{age:.1f} s")
+    return deny("the reference price is stale", limit=f"{limit:g} s", observed=f"{age:.1f} s")
 
 
 def short_selling(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
@@ -123,10 +123,10 @@ def position_size(context: RiskContext, parameters: Mapping[str, Any]) -> Verdic
             with localcontext(rounding=ROUND_FLOOR):
                 limits.append(Decimal(str(parameters["max_notional"])) / per_unit)
         limit = min(limits)
-        if after <= limit:
+        if all(after <= each for each in limits):
             return allow(limit=limit, observed=after * sign)
-        room = limit - before
-        allowed = whole_increments(room, Decimal(1), context.instrument.size_increment)
+        increment = context.instrument.size_increment
+        allowed = min(whole_increments(each - before, Decimal(1), increment) for each in limits)
         return _fit(context, allowed, "the position would be too large", limit=limit, observed=after * sign)
 
 

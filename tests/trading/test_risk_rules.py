@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
 from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, evaluate
 from airflow_ibkr_plugin.trading.risk_rules import rules
+from airflow_ibkr_plugin.trading.sizing import usable_price
 
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
 RULES: dict[str, RiskRule] = {rule.name: rule for rule in rules()}
@@ -98,6 +100,8 @@ def test_order_notional_clamps_to_whole_increments_or_denies() -> None:
     assert check("order_notional", context(quantity="51")) == (Outcome.CLAMP, Decimal(50))
     assert check("order_notional", context(quantity="51"), max=99) == (Outcome.DENY, None)
     assert check("order_notional", context(quantity="90", increment="20")) == (Outcome.CLAMP, Decimal(40))
+    # What fits exactly passes as it is, also where it is no multiple of the increment.
+    assert check("order_notional", context(quantity="2.5"), max=250) == (Outcome.ALLOW, None)
 
 
 def test_the_worse_of_limit_and_reference_counts() -> None:
@@ -105,10 +109,11 @@ def test_the_worse_of_limit_and_reference_counts() -> None:
     assert check("order_notional", context(quantity="50", limit="90")) == (Outcome.ALLOW, None)
 
 
-def test_a_clamp_below_the_smallest_order_denies() -> None:
+@pytest.mark.parametrize(("smallest", "expected"), [(50, (Outcome.CLAMP, Decimal(50))), (51, (Outcome.DENY, None))])
+def test_a_clamp_below_the_smallest_order_denies(smallest: int, expected: tuple[Outcome, Decimal | None]) -> None:
     small = context(quantity="60")
-    small = replace(small, instrument=replace(small.instrument, min_size=Decimal(51)))
-    assert check("order_notional", small) == (Outcome.DENY, None)
+    small = replace(small, instrument=replace(small.instrument, min_size=Decimal(smallest)))
+    assert check("order_notional", small) == expected
 
 
 @pytest.mark.parametrize("name", ["market_data", "order_notional", "position_size", "price_collar"])
@@ -150,6 +155,7 @@ def test_position_size_counts_what_is_held_and_reserved() -> None:
     assert check("position_size", context(quantity="40"), max_notional=2_550) == (Outcome.CLAMP, Decimal(25))
     short = context(Side.SELL, "40", position=Decimal(-80))
     assert check("position_size", short) == (Outcome.CLAMP, Decimal(20))
+    assert check("position_size", context(quantity="2.5", position=Decimal("97.5"))) == (Outcome.ALLOW, None)
 
 
 def test_position_size_never_denies_a_reduction_even_without_a_price() -> None:
@@ -166,6 +172,9 @@ def test_short_selling_is_clamped_to_what_strategy_and_account_have() -> None:
     assert check("short_selling", replace(selling, held=Decimal(4))) == (Outcome.CLAMP, Decimal(4))
     assert check("short_selling", replace(selling, position=Decimal(3))) == (Outcome.CLAMP, Decimal(3))
     assert check("short_selling", replace(selling, reserved=Decimal(-10))) == (Outcome.DENY, None)
+    # `held` has the strategy's own open sells taken off already; `reserved` comes off the account alone.
+    shared = replace(selling, position=Decimal(20), reserved=Decimal(-5))
+    assert check("short_selling", shared) == (Outcome.ALLOW, None)
     odd = context(Side.SELL, "0.5", held=Decimal("0.5"), position=Decimal("0.5"))
     assert check("short_selling", odd) == (Outcome.ALLOW, None)
 
@@ -178,6 +187,28 @@ def test_the_collar_measures_the_limit_and_the_age_of_the_reference() -> None:
     for age in (timedelta(seconds=31), timedelta(seconds=-31)):
         assert check("price_collar", context(now=NOW + age))[0] is Outcome.DENY
     assert check("price_collar", context(now=NOW + timedelta(seconds=30)))[0] is Outcome.ALLOW
+
+
+def test_a_reference_is_stale_after_a_minute_unless_the_workflow_says_otherwise() -> None:
+    for name, more in (("market_data", {}), ("price_collar", {"max_deviation": 0.05})):
+        for age, outcome in ((60, Outcome.ALLOW), (61, Outcome.DENY), (-61, Outcome.DENY)):
+            assert check(name, context(now=NOW + timedelta(seconds=age)), **more)[0] is outcome
+        assert check(name, context(now=NOW + timedelta(seconds=9)), max_age_seconds=8, **more)[0] is Outcome.DENY
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("market_data", {"max_age_seconds": math.nan}),
+        ("order_notional", {"max": math.nan}),
+        ("position_size", {"max_quantity": math.nan}),
+        ("position_size", {"max_quantity": 100, "max_notional": math.nan}),
+        ("position_size", {"max_quantity": math.nan, "max_notional": 20_000}),
+        ("price_collar", {"max_deviation": math.nan}),
+    ],
+)
+def test_a_limit_that_is_no_number_denies(name: str, parameters: dict[str, float]) -> None:
+    assert check(name, context(limit="100"), **parameters)[0] is Outcome.DENY
 
 
 def test_the_collar_measures_the_stop_too() -> None:
@@ -270,24 +301,55 @@ def test_a_larger_order_never_passes_where_a_smaller_one_is_denied(
     assert rule.check(replace(given_context, ticket=ticket), parameters).outcome is Outcome.DENY
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(given_context=contexts())
-def test_what_passes_all_rules_passes_no_limit(given_context: RiskContext) -> None:
+def test_what_passes_all_rules_was_asked_at_a_good_time(given_context: RiskContext) -> None:
     result = evaluate([(rule, PARAMETERS[rule.name]) for rule in rules()], given_context)
-    if result.ticket is None:
-        return
-    reference = given_context.quote.reference
-    assert reference is not None
-    assert result.ticket.quantity * max(reference, result.ticket.limit_price or reference) <= 5000
-    sign = result.ticket.side.sign
-    worst = (given_context.position + given_context.reserved) * sign + result.ticket.quantity
-    if worst > 0:
-        assert worst <= 100
-        assert worst * reference <= 20_000
-    if result.ticket.side is Side.SELL:
-        assert result.ticket.quantity <= min(given_context.held, given_context.position + given_context.reserved)
-    assert given_context.orders_today < 3
-    assert given_context.market_open is True
+    if result.ticket is not None:
+        assert usable_price(given_context.quote.reference)
+        assert not given_context.quote.delayed
+        assert given_context.orders_today < 3
+        assert given_context.market_open is True
+
+
+@st.composite
+def contexts_near_the_limits(draw: st.DrawFn) -> RiskContext:
+    """Good prices, and quantities around what `PARAMETERS` allow: whether an order passes is a matter of its size."""
+    side = draw(st.sampled_from(Side))
+    near = st.one_of(st.none(), st.integers(9600, 10400).map(lambda cents: str(Decimal(cents) / 100)))
+    quantities = st.integers(-150, 150).map(Decimal)
+    chosen = context(
+        side,
+        draw(st.sampled_from(["1", "2.5", "10", "40", "50", "51", "99", "100", "150"])),
+        limit=draw(near),
+        stop=draw(near),
+        increment=draw(st.sampled_from(["1", "0.5", "20"])),
+        position=draw(quantities),
+        reserved=draw(st.integers(0, 60).map(lambda open_orders: Decimal(open_orders * side.sign))),
+        held=draw(quantities),
+    )
+    smallest = draw(st.sampled_from([Decimal(1), Decimal(40)]))
+    return replace(chosen, instrument=replace(chosen.instrument, min_size=smallest))
+
+
+def fits(context: RiskContext, quantity: Decimal) -> bool:
+    """The limits of `PARAMETERS`, said once more."""
+    price = max(Decimal(100), context.ticket.limit_price or 0, context.ticket.stop_price or 0)
+    worst = (context.position + context.reserved) * context.ticket.side.sign + quantity
+    if context.ticket.side is Side.SELL and quantity > min(context.held, context.position + context.reserved):
+        return False
+    return quantity * price <= 5000 and (worst <= 0 or (worst <= 100 and worst * price <= 20_000))
+
+
+@settings(max_examples=500)
+@given(given_context=contexts_near_the_limits())
+def test_an_order_shrinks_to_the_most_that_fits_and_no_further(given_context: RiskContext) -> None:
+    result = evaluate([(rule, PARAMETERS[rule.name]) for rule in rules()], given_context)
+    asked, instrument = given_context.ticket.quantity, given_context.instrument
+    multiples = (instrument.size_increment * n for n in range(int(asked / instrument.size_increment), 0, -1))
+    most = asked if fits(given_context, asked) else next((n for n in multiples if fits(given_context, n)), Decimal(0))
+    passes = most == asked or most >= instrument.min_size
+    assert (result.ticket.quantity if result.ticket else None) == (most if passes else None)
 
 
 @given(given_context=contexts())
