@@ -4,12 +4,14 @@ from airflow_ibkr_plugin import errors
 from airflow_ibkr_plugin.broker.codes import CODES, error_for, is_notice
 
 
-@pytest.mark.parametrize("code", [2104, 2106, 2158, 2174, 1101, 1102, 399, 404, 366, 10167, 10349])
+@pytest.mark.parametrize("code", [2100, 2104, 2106, 2158, 2174, 2199, 1101, 1102, 399, 404, 366, 10167, 10349])
 def test_a_notice_fails_nothing(code: int) -> None:
     assert is_notice(code)
 
 
-@pytest.mark.parametrize("code", [100, 103, 110, 162, 200, 201, 202, 321, 326, 354, 420, 1100, 2110, 10197, 987654])
+@pytest.mark.parametrize(
+    "code", [100, 103, 110, 162, 200, 201, 202, 321, 326, 354, 420, 1100, 2110, 2099, 2200, 10197, 987654]
+)
 def test_what_is_no_notice_fails(code: int) -> None:
     assert not is_notice(code)
 
@@ -25,6 +27,10 @@ def test_what_is_no_notice_fails(code: int) -> None:
         (200, "No security definition has been found for the request", errors.UnknownContract),
         (200, "The contract description specified for ABC is ambiguous", errors.AmbiguousContract),
         (201, "Order rejected - reason: insufficient funds", errors.OrderRejected),
+        (201, "Order rejected - reason: pacing of orders is ambiguous", errors.OrderRejected),
+        (10148, "OrderId 5 that needs to be cancelled can not be cancelled", errors.BrokerError),
+        (507, "Bad message length", errors.GatewayUnavailable),
+        (1300, "TWS socket port has been reset", errors.GatewayUnavailable),
         (326, "Unable to connect as the client id is already in use", errors.ClientIdInUse),
         (354, "Requested market data is not subscribed", errors.NoMarketData),
         (1100, "Connectivity between IB and Trader Workstation has been lost", errors.SessionInvalid),

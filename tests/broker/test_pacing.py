@@ -83,6 +83,15 @@ def test_five_of_one_contract_in_two_seconds(database: Database) -> None:
     assert broker.asked[-1] == broker.asked[5]
 
 
+def test_a_tick_type_has_a_limit_of_its_own(database: Database) -> None:
+    time = Time()
+    broker, paced = Answering(time), pacing(database, time)
+    for what, count in (("BID_ASK", 2), ("BID", 5), ("TRADES", 5)):
+        for n in range(count):
+            paced.history(broker, None, request(what=what, end=NOON + timedelta(hours=n)))
+    assert broker.asked == [NOON] * 12
+
+
 def test_bid_ask_counts_twice(database: Database) -> None:
     time = Time()
     broker, paced = Answering(time), pacing(database, time)
@@ -102,9 +111,32 @@ def test_a_wait_that_is_too_long_is_handed_to_airflow(database: Database) -> Non
     assert len(broker.asked) == 60
     assert caught.value.retry_after is not None
     assert 590 < caught.value.retry_after <= 601
-    time.now += timedelta(seconds=caught.value.retry_after)
+    time.now += timedelta(minutes=9)
+    with pytest.raises(PacingViolation, match="leave no room"):
+        paced.history(broker, None, request(con_id=99))
+    time.now += timedelta(seconds=caught.value.retry_after - 540)
     paced.history(broker, None, request(con_id=99))
     assert len(broker.asked) == 61
+
+
+def test_a_wait_that_others_make_longer_is_not_begun_again_for_ever(database: Database) -> None:
+    time = Time()
+    pacing(database, time).history(Answering(time), None, request())
+
+    def overtaken(seconds: float) -> None:
+        time.sleep(seconds)
+        pacing(database, time).history(Answering(time), None, request())  # another task wants the same
+
+    with pytest.raises(PacingViolation, match="leave no room"):
+        Pacing(database, SOURCE, clock=time.clock, sleep=overtaken).history(Answering(time), None, request())
+    assert time.slept == [15.5]
+
+
+def test_bars_of_half_a_minute_are_limited_too(database: Database) -> None:
+    time = Time()
+    for _ in range(2):
+        pacing(database, time).history(Answering(time), None, request(bar_size="30 secs"))
+    assert time.slept == [15.5]
 
 
 def test_large_bars_are_not_limited(database: Database) -> None:
@@ -134,6 +166,29 @@ def test_a_violation_is_waited_out_once_stored_and_then_raised(database: Databas
         (162, "too much", 0.0),
     ]
     assert "1 day, 1800 S to 2026-03-10T12:00:00+00:00" in events[0].request
+
+
+def test_a_violation_of_long_ago_does_not_count(database: Database) -> None:
+    time = Time()
+    broker = Answering(time, errors=1)
+    pacing(database, time).history(broker, None, request(bar_size="1 day"))
+    time.now += timedelta(minutes=10)
+    broker.errors = 1
+    pacing(database, time, most_wait=5).history(broker, None, request(bar_size="1 day"))
+    assert time.slept == [15.5, 5]
+
+
+def test_a_violation_is_no_request(database: Database) -> None:
+    """What was sent counts as sent, whatever was answered; the record of the answer does not."""
+    time = Time()
+    broker = Answering(time, errors=1)
+    pacing(database, time).history(broker, None, request())  # sent twice
+    assert time.slept == [15.5]
+    for n in range(58):
+        pacing(database, time).history(broker, None, request(con_id=100 + n))
+    assert (len(broker.asked), time.slept) == (60, [15.5])
+    with pytest.raises(PacingViolation, match="leave no room"):
+        pacing(database, time).history(broker, None, request(con_id=99))
 
 
 def test_a_violation_of_the_gateway(own_simulator: SimulatorHandle, own_spec: Any, database: Database) -> None:
