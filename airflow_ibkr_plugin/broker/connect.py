@@ -37,7 +37,12 @@ def leased_session(spec: GatewaySpec, database: Database, *, owner: str) -> Iter
     """
     session = _open_leased(spec, database, owner)
     stop = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(spec, database, session.client_id, owner, stop), daemon=True)
+    keeper = threading.Thread(
+        target=_keep,
+        args=(spec, database, session.client_id, owner, stop),
+        name=f"ibkr-lease-{session.client_id}",
+        daemon=True,
+    )
     keeper.start()
     try:
         yield session
@@ -47,7 +52,7 @@ def leased_session(spec: GatewaySpec, database: Database, *, owner: str) -> Iter
         finally:
             stop.set()
             keeper.join()
-            _release(spec, database, session.client_id, owner)
+            _give_back(spec, database, session.client_id, owner)
 
 
 def _open_leased(spec: GatewaySpec, database: Database, owner: str) -> BrokerSession:
@@ -80,6 +85,14 @@ def _acquire(spec: GatewaySpec, database: Database, candidates: range, owner: st
 def _release(spec: GatewaySpec, database: Database, client_id: int, owner: str) -> None:
     with database.write() as transaction:
         ClientLeases(transaction).release(spec.address, client_id, owner)
+
+
+def _give_back(spec: GatewaySpec, database: Database, client_id: int, owner: str) -> None:
+    """Release behind the work, whose own outcome counts: a lease that cannot be released runs out by itself."""
+    try:
+        _release(spec, database, client_id, owner)
+    except StoreError as error:
+        log.warning("Lease of client id %s not released: %s", client_id, error)
 
 
 def _keep(spec: GatewaySpec, database: Database, client_id: int, owner: str, stop: threading.Event) -> None:

@@ -18,6 +18,7 @@ from airflow_ibkr_plugin.errors import (
     ConfigError,
     GatewayUnavailable,
     LiveTradingRefused,
+    StoreError,
 )
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle, start_simulator
 from airflow_ibkr_plugin.store.client_leases import ClientLeases
@@ -64,10 +65,28 @@ def test_a_lease_is_given_back_whatever_happens(spec: GatewaySpec, database: Dat
     narrow = replace(spec, client_ids=range(10, 11))
     with pytest.raises(RuntimeError), leased_session(narrow, database, owner="a"):
         raise RuntimeError("the work failed")
-    with pytest.raises(GatewayUnavailable), leased_session(replace(narrow, port=1), database, owner="b"):
-        pass
+    refused = leased_session(replace(narrow, account="DU7654321"), database, owner="b")
+    with pytest.raises(ConfigError):
+        refused.__enter__()
     with leased_session(narrow, database, owner="c") as session:
         assert session.client_id == 10
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ibkr-")]
+
+
+def test_the_works_own_error_counts_where_the_lease_cannot_be_given_back(
+    spec: GatewaySpec, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(self: ClientLeases, *args: object) -> bool:
+        raise StoreError("the trading database is away.")
+
+    monkeypatch.setattr(ClientLeases, "release", away)
+    with pytest.raises(RuntimeError, match="the work failed"), leased_session(spec, database, owner="a"):
+        raise RuntimeError("the work failed")
+    assert "not released: the trading database is away" in caplog.text
+
+
+def test_a_lease_outlives_some_renewals_that_fail() -> None:
+    assert connect.LEASE_SECONDS >= 3 * connect.RENEW_SECONDS
 
 
 def test_a_lease_is_renewed_while_the_session_is_open(
