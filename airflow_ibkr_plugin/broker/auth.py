@@ -113,7 +113,7 @@ def reauthenticate(
 
 def _command(spec: GatewaySpec, port: int, command: str, seconds: float) -> SessionStatus:
     try:
-        answer = send_command(spec.ibc_host or spec.host, port, command, timeout=spec.timeout)
+        answer = send_command(spec.host, port, command, timeout=spec.timeout)
     except BrokerError as error:
         log.warning("Re-authentication of %s, IBC %s: %s", spec.conn_id, command, error)
         return SessionStatus(valid=False, detail=str(error))

@@ -15,8 +15,7 @@ class GatewaySpec:
     :param client_ids: API client ids that sessions may lease, never 0 (it would adopt orders made by hand).
     :param account: such as DU1234567; '' means the only one that the login manages.
     :param live: whether real money may be traded. A paper spec refuses a live account and the other way round.
-    :param ibc_port: port of IBC's command server, None where there is none.
-    :param ibc_host: its host; '' means the gateway's own.
+    :param ibc_port: port of IBC's command server on the gateway's host, None where there is none.
     :param timeout: seconds to wait for any one answer of the gateway.
     """
 
@@ -27,7 +26,6 @@ class GatewaySpec:
     account: str
     live: bool = False
     ibc_port: int | None = None
-    ibc_host: str = ""
     timeout: float = 10.0
 
     @property

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_ibkr_plugin.broker.convert import order_of, to_bar, to_decimal, to_optional, to_price
+from airflow_ibkr_plugin.broker.convert import name_of, order_of, to_bar, to_decimal, to_optional, to_price
 from airflow_ibkr_plugin.broker.gateway import handshake_zone
 from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side
 
 
@@ -60,3 +61,10 @@ def test_the_zone_of_an_old_gateway_is_read_from_its_greeting() -> None:
 def test_an_unreadable_zone_is_refused() -> None:
     with pytest.raises(ConfigError, match="China Standard Time"):
         handshake_zone(frame("173\x0020261120 14:23:43 China Standard Time\0"))
+
+
+@pytest.mark.parametrize("name", ["SPY", "EUR.USD"])
+def test_the_brokers_contract_has_the_name_that_the_workflow_gave_it(name: str) -> None:
+    spec = InstrumentSpec.parse(name)
+    contract = SimpleNamespace(symbol=spec.symbol, currency=spec.currency, secType=str(spec.sec_type))
+    assert name_of(contract) == name
