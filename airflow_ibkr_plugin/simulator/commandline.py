@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
 import json
 import logging
 import signal
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.errors import IBKRPluginError
+from airflow_ibkr_plugin.errors import ConfigError, IBKRPluginError
 from airflow_ibkr_plugin.simulator.api.meter import RATE
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--state": {"type": Path, "metavar": "FILE", "help": "keep orders, executions and clock in this file"},
     "--replay": {"type": Path, "metavar": "DIR", "help": "replay the recorded daily bars in this folder"},
     "--clock": {"metavar": "ISO", "help": "start the clock here, e.g. 2026-11-20T15:00:00+00:00"},
+    "--clock-speed": {"type": float, "default": 1.0, "help": "simulated seconds in a real one (default %(default)g)"},
+    "--restart-at": {"metavar": "HH:MM", "help": "restart each night at this New York time"},
+    "--restart-seconds": {
+        "type": float,
+        "default": 0.0,
+        "help": "real seconds for which the API port is closed during a restart (default %(default)g)",
+    },
+    "--ibc-verbose": {"action": "store_true", "help": "IBC writes a prompt and INFO lines"},
     "--message-rate": {
         "type": int,
         "default": RATE,
@@ -84,8 +93,19 @@ def _options(args: argparse.Namespace) -> Options:
         state=args.state,
         replay=args.replay,
         clock=parse_instant(args.clock) if args.clock else None,
+        clock_speed=args.clock_speed,
         message_rate=args.message_rate,
+        restart_at=_time_of_day(args.restart_at) if args.restart_at else None,
+        restart_seconds=args.restart_seconds,
+        ibc_verbose=args.ibc_verbose,
     )
+
+
+def _time_of_day(text: str) -> datetime.time:
+    try:
+        return datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007  (a time of day has no zone here)
+    except ValueError:
+        raise ConfigError(f"--restart-at {text!r} is no time of day.", remedy="Write it like 23:45.") from None
 
 
 async def _serve(options: Options) -> int:

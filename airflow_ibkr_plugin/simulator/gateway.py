@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from airflow_ibkr_plugin.simulator.account.portfolio import Portfolio
 from airflow_ibkr_plugin.simulator.api.meter import RATE
 from airflow_ibkr_plugin.simulator.clock import Clock
 from airflow_ibkr_plugin.simulator.control.faults import Faults
+from airflow_ibkr_plugin.simulator.link import Link
 from airflow_ibkr_plugin.simulator.market.catalogue import Catalogue, Instrument, synthetic
 from airflow_ibkr_plugin.simulator.market.hours import eastern_day
 from airflow_ibkr_plugin.simulator.market.prices import Market, Quote, RecordedDays, SyntheticDays
@@ -29,7 +30,11 @@ class Options:
 
     :param state: file that keeps orders, executions and the clock. :param replay: folder of recorded bars.
     :param clock: where the simulated clock starts, aware UTC; None: real time.
+    :param clock_speed: simulated seconds in a real one.
     :param message_rate: messages a second that a client may send; 0: any number.
+    :param restart_at: New York time of the nightly restart; None: there is none.
+    :param restart_seconds: real seconds for which the API port is closed during a restart.
+    :param ibc_verbose: the IBC command server writes a prompt and INFO lines.
     """
 
     host: str = "127.0.0.1"
@@ -41,7 +46,11 @@ class Options:
     state: Path | None = None
     replay: Path | None = None
     clock: datetime | None = None
+    clock_speed: float = 1.0
     message_rate: int = RATE
+    restart_at: time | None = None
+    restart_seconds: float = 0.0
+    ibc_verbose: bool = False
     cash: Decimal = Decimal(1_000_000)
 
 
@@ -57,6 +66,7 @@ class Gateway:
         self.account = options.account
         self.clock = Clock()
         self.faults = Faults()
+        self.link = Link()
         self.market = Market()
         self.book = Book()
         self.portfolio = Portfolio(options.cash)
@@ -176,6 +186,8 @@ class Gateway:
             else:
                 # Time never runs back behind what has been traded.
                 log.warning("--clock %s is before the last event in the state; the stored clock goes on", wanted)
+        if self.options.clock_speed != 1.0:
+            self.clock.run_at(self.options.clock_speed)
         if self.clock.time() < self.book.last_time:
             self.clock.set(datetime.fromtimestamp(self.book.last_time, UTC))
         self.save_clock()

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from airflow_ibkr_plugin.errors import BrokerError, ConfigError, IBKRPluginError, StoreError
 from airflow_ibkr_plugin.simulator.api import requests_account, requests_data, requests_orders
 from airflow_ibkr_plugin.simulator.api.session import Handler, Session
+from airflow_ibkr_plugin.simulator.clients import Clients
 from airflow_ibkr_plugin.simulator.control.commands import Control
-from airflow_ibkr_plugin.simulator.control.faults import Login
 from airflow_ibkr_plugin.simulator.control.ibc import CommandServer
+from airflow_ibkr_plugin.simulator.control.incoming import with_faults
+from airflow_ibkr_plugin.simulator.control.order_news import OrderNews
+from airflow_ibkr_plugin.simulator.entrance import Entrance
 from airflow_ibkr_plugin.simulator.gateway import Gateway, Options
-from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
+from airflow_ibkr_plugin.simulator.link import Farm, FarmState, Notice
 from airflow_ibkr_plugin.simulator.orders.desk import Desk
+from airflow_ibkr_plugin.simulator.ports import LocalPort
 
 log = logging.getLogger(__name__)
 
-#: Clients at once. Source: TWS API documentation.
-MAX_CLIENTS = 32
 _TICK_SECONDS = 0.25
 _TICKS_PER_QUOTE = 4
 
 T = TypeVar("T")
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-HANDLERS: dict[str, Handler] = requests_data.HANDLERS | requests_orders.HANDLERS | requests_account.HANDLERS
+HANDLERS: dict[str, Handler] = with_faults(
+    requests_data.HANDLERS | requests_orders.HANDLERS | requests_account.HANDLERS
+)
 
 
 class Simulator:
     """Start it with :meth:`start`, on a running loop; it serves until :meth:`stop`.
 
-    :ivar port, control_port, ibc_port: where it listens once started.
+    :ivar clients: who is connected. :ivar entrance: the API port, and the gateway's login.
+    :ivar control_port, ibc_port: where it listens besides, once started.
     :ivar stopped: set when it has stopped, by itself (IBC's STOP, an unwritable state file) or by :meth:`stop`.
     :ivar failure: why it stopped by itself, None if it was asked to.
     """
@@ -49,23 +52,25 @@ class Simulator:
         """
         self.options = options
         self.gateway = Gateway(options)
-        self.desk = Desk(self.gateway, self)
+        self.clients = Clients(self.gateway.faults)
+        self.entrance = Entrance(self.gateway, self.clients, lambda: Session(self, HANDLERS), self._fail)
+        self.desk = Desk(self.gateway, OrderNews(self.gateway, self.clients, self._books_changed))
         self.control = Control(self)
-        self.port = options.port
         self.control_port: int | None = None
         self.ibc_port: int | None = None
+        self._local_ports: list[LocalPort] = []
         self._stall = 0.0
         self._beat = time.monotonic()
         self.stopped = asyncio.Event()
-        self.stop_wanted = False
         self.failure: IBKRPluginError | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._sessions: set[Session] = set()
-        self._clients: dict[int, Session] = {}
         self._worker = ThreadPoolExecutor(1, "simulated-history")
-        self._api: asyncio.Server | None = None
-        self._others: list[asyncio.Server] = []
         self._ticker: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """Where clients connect."""
+        return self.entrance.port
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -75,13 +80,15 @@ class Simulator:
         :raises ConfigError: a port is taken or not allowed; names it.
         """
         try:
-            await self._listen_api()
-            # Commands that change what the gateway does are for this machine only, whatever the API's host is.
+            await self.entrance.open()
             if self.options.control_port is not None:
-                self.control_port = await self._listen(self.control.connection, "control", self.options.control_port)
+                control = LocalPort(self.control.connection, name="control", option="--control-port")
+                self._local_ports.append(control)
+                self.control_port = await control.open(self.options.control_port)
             if self.options.ibc_port is not None:
-                commands = CommandServer(self)
-                self.ibc_port = await self._listen(commands.connection, "IBC command", self.options.ibc_port)
+                commands = LocalPort(CommandServer(self).connection, name="IBC command", option="--ibc-port")
+                self._local_ports.append(commands)
+                self.ibc_port = await commands.open(self.options.ibc_port)
         except ConfigError:
             await self.stop()
             raise
@@ -92,11 +99,10 @@ class Simulator:
         """Close all connections and ports, and the state."""
         if self._ticker is not None:
             self._ticker.cancel()
-        for server in (self._api, *self._others):
-            if server is not None:
-                server.close()
-        self.drop("the simulator stops")
-        self._api, self._others = None, []
+        self.entrance.close()
+        for port in self._local_ports:
+            port.close()
+        self.clients.drop("the simulator stops")
         self._worker.shutdown(wait=False, cancel_futures=True)
         if self.gateway.store is not None and self.failure is None:
             self.gateway.store.close()
@@ -104,33 +110,32 @@ class Simulator:
         await asyncio.sleep(0)
         self.stopped.set()
 
-    async def log_out(self, how: Login) -> None:
-        """Lose the session with IBKR: connections drop, and new ones are answered as `how` says."""
-        self.gateway.faults.login = how
-        for session in list(self._clients.values()):
-            session.error(-1, 1100, "Connectivity between IBKR and Trader Workstation has been lost.")
-        self.drop("the gateway is logged out")
-        if how is Login.REFUSE and self._api is not None:
-            self._api.close()
-            self._api = None
+    # --- the link to IBKR ------------------------------------------------------------------------
 
-    async def log_in(self) -> None:
-        """Have a valid session again."""
-        self.gateway.faults.login = Login.VALID
-        if self._api is None:
-            await self._listen_api()
+    def lose_servers(self) -> None:
+        """IBKR is out of reach: clients stay, and hear nothing of the market or their orders."""
+        self.desk.step()
+        self.tell_all(self.gateway.link.lose())
 
-    async def restart(self) -> None:
-        """What IBC's RESTART does: connections drop, and the session is valid afterwards."""
-        self.drop("the gateway restarts")
-        await self.log_in()
+    def restore_servers(self, *, data_lost: bool) -> None:
+        """IBKR is in reach again; what has happened to orders meanwhile is learnt now.
 
-    def drop(self, reason: str) -> int:
-        """Cut all connections off; returns how many."""
-        dropped = list(self._sessions)
-        for session in dropped:
-            session.close(reason)
-        return len(dropped)
+        :param data_lost: market data subscriptions are gone.
+        """
+        notices = self.gateway.link.restore(data_lost=data_lost)
+        if data_lost:
+            for session in self.clients.started:
+                session.subscriptions.streams.clear()
+        self.tell_all(notices)
+        self.desk.step()
+
+    def tell_all(self, notices: Iterable[Notice]) -> None:
+        """Send notices to all clients."""
+        for notice in notices:
+            for session in self.clients.started:
+                session.error(-1, *notice)
+
+    # --- sessions --------------------------------------------------------------------------------
 
     @property
     def stalled(self) -> float:
@@ -140,53 +145,22 @@ class Simulator:
     def _late(self) -> float:
         return max(time.monotonic() - self._beat - 2 * _TICK_SECONDS, 0.0)
 
-    # --- sessions --------------------------------------------------------------------------------
-
-    @property
-    def clients(self) -> list[int]:
-        """Ids of the connected clients."""
-        return sorted(self._clients)
-
-    def client(self, client_id: int) -> Session | None:
-        """The session of a client id."""
-        return self._clients.get(client_id)
-
-    def opened(self, session: Session) -> None:
-        """A connection was accepted."""
-        self._sessions.add(session)
-
-    def closed(self, session: Session) -> None:
-        """A connection has ended."""
-        self._sessions.discard(session)
-        if session.client_id is not None and self._clients.get(session.client_id) is session:
-            del self._clients[session.client_id]
-
-    def admit(self, session: Session, client_id: int) -> tuple[int, str] | None:
-        """Give a client its id; or the error that it gets."""
-        if client_id in self._clients:
-            return 326, "Unable to connect as the client id is already in use. Retry with a unique client id."
-        if len(self._clients) >= MAX_CLIENTS:
-            return 507, f"The maximum of {MAX_CLIENTS} API clients is connected."
-        self._clients[client_id] = session
-        return None
-
     def in_background(
         self, session: Session, work: Callable[[], T], answer: Callable[[T], None], values: dict[str, Any]
     ) -> None:
         """Do slow work in a thread, then answer the session with its result, unless it has gone."""
 
         def finish(future: asyncio.Future[T]) -> None:
-            if session not in self._sessions or future.cancelled():
-                return
-            session.answer(lambda: answer(future.result()), values)
-            self.flush()
+            if session in self.clients and not future.cancelled():
+                session.answer(lambda: answer(future.result()), values)
+                self.flush()
 
         asyncio.get_running_loop().run_in_executor(self._worker, work).add_done_callback(finish)
 
     def flush(self) -> None:
         """Make what has happened durable, then let the clients know."""
-        for session in list(self._clients.values()):
-            session.account_subscriptions.send_changes()
+        for session in self.clients.started:
+            session.push(session.account_subscriptions.send_changes)
         try:
             self.gateway.commit()
         except sqlite3.Error as error:
@@ -197,53 +171,14 @@ class Simulator:
                 )
             )
             return
-        for session in list(self._sessions):
+        for session in self.clients.connections:
             session.flush()
 
-    # --- desk.Audience -----------------------------------------------------------------------------
+    # --- inside ----------------------------------------------------------------------------------
 
-    def order_changed(self, order: Order, execution: Execution | None = None) -> None:
-        """Tell the order's owner."""
-        if (owner := self._clients.get(order.client_id)) is not None:
-            owner.order_changed(order, execution)
-
-    def executed(self, execution: Execution) -> None:
-        """Tell the order's owner."""
-        if (owner := self._clients.get(execution.client_id)) is not None:
-            owner.executed(execution)
-
-    def commissioned(self, execution: Execution) -> None:
-        """Tell the order's owner."""
-        if (owner := self._clients.get(execution.client_id)) is not None:
-            owner.commissioned(execution)
-
-    def order_error(self, client_id: int, order_id: int, code: int, message: str) -> None:
-        """Tell the order's owner."""
-        if (owner := self._clients.get(client_id)) is not None:
-            owner.error(order_id, code, message)
-
-    def books_changed(self, con_id: int) -> None:
-        """Tell all who subscribed to the account."""
-        for session in self._clients.values():
+    def _books_changed(self, con_id: int) -> None:
+        for session in self.clients.started:
             session.account_subscriptions.books_changed(con_id)
-
-    # --- inside --------------------------------------------------------------------------------
-
-    async def _listen_api(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            self._api = await loop.create_server(lambda: Session(self, HANDLERS), self.options.host, self.port)
-        except OSError as error:
-            raise _port_error(error, "API", self.options.host, self.port) from error
-        self.port = self._api.sockets[0].getsockname()[1]
-
-    async def _listen(self, serve: Serve, name: str, port: int) -> int:
-        try:
-            server = await asyncio.start_server(serve, "127.0.0.1", port)
-        except OSError as error:
-            raise _port_error(error, name, "127.0.0.1", port) from error
-        self._others.append(server)
-        return int(server.sockets[0].getsockname()[1])
 
     async def _run(self) -> None:
         ticks = 0
@@ -253,11 +188,18 @@ class Simulator:
             ticks += 1
             self._stall = self._late()
             self._beat = time.monotonic()
+            if self.entrance.restart_is_due():
+                await self.entrance.restart(self.options.restart_seconds)
             self.desk.step()
             if ticks % _TICKS_PER_QUOTE == 0:
-                for session in list(self._clients.values()):
-                    session.subscriptions.tick()
+                self._send_quotes()
             self.flush()
+
+    def _send_quotes(self) -> None:
+        link = self.gateway.link
+        if link.online and link.farms[Farm.MARKET] is not FarmState.BROKEN:
+            for session in self.clients.started:
+                session.push(session.subscriptions.tick)
 
     def _ended(self, ticker: asyncio.Task[None]) -> None:
         if not ticker.cancelled() and (error := ticker.exception()) is not None:
@@ -270,18 +212,6 @@ class Simulator:
             return
         self.failure = failure
         log.error("%s", failure)
-        for session in list(self._sessions):
+        for session in self.clients.connections:
             session.abort(failure.message)
         self._stopping = asyncio.get_running_loop().create_task(self.stop())
-
-
-def _port_error(error: OSError, name: str, host: str, port: int) -> ConfigError:
-    option = {"API": "--port", "control": "--control-port"}.get(name, "--ibc-port")
-    if error.errno == errno.EADDRINUSE:
-        return ConfigError(
-            f"Port {port} on {host} is taken; the {name} port cannot be opened.",
-            remedy=f"Stop what listens there, or choose another port with {option} (0 picks a free one).",
-        )
-    return ConfigError(
-        f"The {name} port {port} on {host} cannot be opened: {error.strerror}.", remedy=f"Choose another with {option}."
-    )

@@ -100,8 +100,6 @@ def market_data_type(session: Session, values: dict[str, Any]) -> None:
 
 def historical_data(session: Session, values: dict[str, Any]) -> None:
     gateway = session.gateway
-    if gateway.faults.take("pacing"):
-        raise Refusal(162, f"{_HMDS}Historical data request pacing violation")
     instrument = one_contract(session, values)
     if values["keepUpToDate"]:
         raise invalid("keepUpToDate is not served by this simulator")

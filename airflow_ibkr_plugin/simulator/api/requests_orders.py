@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 
 def place_order(session: Session, values: dict[str, Any]) -> None:
-    faults, client, order_id = session.gateway.faults, session.client_id, values["orderId"]
+    client, order_id = session.client_id, values["orderId"]
     if client is None or order_id is None or order_id < 0:
         raise invalid(f"Order id {order_id} cannot be used")
-    if faults.take("lose_next_order"):
-        session.abort("fault lose_next_order: dropped before the order was taken")
-        return
     instrument = one_contract(session, values)
     if values["whatIf"]:
         _what_if(session, instrument, values)
@@ -33,10 +30,6 @@ def place_order(session: Session, values: dict[str, Any]) -> None:
         if refusal.kept:
             session.desk.reject(client, order_id, instrument, values, refusal.message)
         raise
-    if faults.take("drop_after_accept"):
-        # What the client would have been told is dropped with the connection; the order lives.
-        session.gateway.commit()
-        session.abort("fault drop_after_accept: dropped after the order was taken")
 
 
 def _what_if(session: Session, instrument: Instrument, values: dict[str, Any]) -> None:

@@ -12,12 +12,13 @@ from airflow_ibkr_plugin.simulator.api import order_messages
 from airflow_ibkr_plugin.simulator.api.account_subscriptions import AccountSubscriptions
 from airflow_ibkr_plugin.simulator.api.meter import Meter
 from airflow_ibkr_plugin.simulator.api.subscriptions import Subscriptions
-from airflow_ibkr_plugin.simulator.control.faults import Login
+from airflow_ibkr_plugin.simulator.control.outgoing import Outgoing
+from airflow_ibkr_plugin.simulator.link import LOST, NEEDS_SERVER, Login
 from airflow_ibkr_plugin.simulator.market.hours import EASTERN, tws_time
 from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
 from airflow_ibkr_plugin.simulator.orders.checks import Refusal
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
-from airflow_ibkr_plugin.simulator.wire.codec import decode, encode
+from airflow_ibkr_plugin.simulator.wire.codec import decode
 from airflow_ibkr_plugin.simulator.wire.fields import MalformedMessage, Message
 from airflow_ibkr_plugin.simulator.wire.framing import FrameReader, frame, version_range
 from airflow_ibkr_plugin.simulator.wire.tables_in import NOT_SERVED, REQUESTS, START_API
@@ -29,17 +30,14 @@ log = logging.getLogger(__name__)
 
 MAX_VERSION = 176
 MIN_VERSION = 157
-#: Answers to a client that does not read are kept up to here, then it is cut off.
-MAX_UNREAD = 32 * 1024 * 1024
+#: Above this many bytes that a client has not read, its requests wait; it must have caught up in time.
+MAX_UNREAD = 8 * 1024 * 1024
+CATCH_UP_SECONDS = 30.0
+#: A client that has still more waiting is cut off at once.
+MUCH_UNREAD = 512 * 1024 * 1024
 #: A connection must have said who it is within this many seconds.
 HELLO_SECONDS = 20.0
 _LINGER_SECONDS = 1.0
-
-_NOTICES = (
-    (2104, "Market data farm connection is OK:simfarm"),
-    (2106, "HMDS data farm connection is OK:simhmds"),
-    (2158, "Sec-def data farm connection is OK:simsecdef"),
-)
 
 Handler = Callable[["Session", dict[str, Any]], None]
 
@@ -63,8 +61,10 @@ class Session(asyncio.Protocol):
         self._meter = Meter(time.monotonic(), simulator.options.message_rate)
         self._transport: asyncio.Transport | None = None
         self._unsent = bytearray()
+        self._outgoing = Outgoing(self, self._put)
         self._peer = "?"
         self._deadline: asyncio.TimerHandle | None = None
+        self._slow: asyncio.TimerHandle | None = None
 
     def ended(self) -> bool:
         """Whether the connection is over; what it still sends is not read."""
@@ -75,11 +75,12 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.set_write_buffer_limits(MAX_UNREAD)
         self._peer = str(transport.get_extra_info("peername"))
         self._deadline = asyncio.get_running_loop().call_later(
             HELLO_SECONDS, self.close, f"no startApi within {HELLO_SECONDS:g} s"
         )
-        self.simulator.opened(self)
+        self.simulator.clients.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if self.ended():
@@ -87,13 +88,29 @@ class Session(asyncio.Protocol):
         try:
             for wire in self._reader.feed(data):
                 if self.ended():
-                    return
+                    break
                 self._received(wire)
             if self.version == 0 and self._reader.hello is not None:
                 self._greet(self._reader.hello)
         except MalformedMessage as error:
             self.refuse(f"malformed: {error}")
         self.simulator.flush()
+
+    def pause_writing(self) -> None:
+        """Called by asyncio: the client does not read as fast as it is answered."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+            self._slow = asyncio.get_running_loop().call_later(
+                CATCH_UP_SECONDS, self.abort, "it does not read what it asked for"
+            )
+
+    def resume_writing(self) -> None:
+        """Called by asyncio: the client has caught up."""
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:
@@ -103,20 +120,33 @@ class Session(asyncio.Protocol):
 
     def send(self, message: Message, /, **values: Any) -> None:
         """Send a message when the state is durable (see `Simulator.flush`)."""
-        if message.name in self.gateway.faults.muted:
-            return
-        self._unsent += frame(encode(message, values, self.version))
+        self._outgoing.send(message, values)
 
     def error(self, request: int, code: int, text: str) -> None:
         """Send an error or notice; `request` is a request or order id, -1 for none."""
         self.send(out.ERROR, id=request, code=code, message=text)
 
     def answer(self, handle: Callable[[], None], values: dict[str, Any]) -> None:
-        """Handle a request; a refusal goes to its id."""
+        """Handle a request; a refusal goes to its id. Whatever else goes wrong ends this client, and only this one."""
+        request = values.get("reqId", values.get("orderId", -1))
         try:
             handle()
         except Refusal as refusal:
-            self.error(values.get("reqId", values.get("orderId", -1)), refusal.code, refusal.message)
+            self.error(request, refusal.code, refusal.message)
+        except Exception as error:  # noqa: BLE001  (a defect: logged whole, and the client is told)
+            self._failed(error, request)
+
+    def push(self, send: Callable[[], None]) -> None:
+        """Send something that was not asked for; what goes wrong ends this client, and only this one."""
+        try:
+            send()
+        except Exception as error:  # noqa: BLE001  (a defect: logged whole, and the client is told)
+            self._failed(error, -1)
+
+    def _failed(self, error: Exception, request: int) -> None:
+        log.error("client %s at %s: a defect of the simulator", self.client_id, self._peer, exc_info=error)
+        self.error(request, 322, f"Error processing request:{error!r}")
+        self.refuse(f"a defect: {error!r}")
 
     def flush(self) -> None:
         """Hand what was sent to the socket."""
@@ -124,7 +154,7 @@ class Session(asyncio.Protocol):
             return
         self._transport.write(bytes(self._unsent))
         self._unsent.clear()
-        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+        if self._transport.get_write_buffer_size() > MUCH_UNREAD:
             self.abort("it does not read what it asked for")
 
     def close(self, reason: str) -> None:
@@ -145,13 +175,17 @@ class Session(asyncio.Protocol):
             transport.write_eof()
             asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.abort)
 
+    def _put(self, data: bytes) -> None:
+        self._unsent += data
+
     def _leave(self, reason: str) -> asyncio.Transport | None:
         transport, self._transport = self._transport, None
         if transport is not None:
             log.info("client %s at %s closed: %s", self.client_id, self._peer, reason)
-            if self._deadline is not None:
-                self._deadline.cancel()
-            self.simulator.closed(self)
+            for timer in (self._deadline, self._slow):
+                if timer is not None:
+                    timer.cancel()
+            self.simulator.clients.closed(self)
         return transport
 
     # --- receiving -------------------------------------------------------------------------------
@@ -164,7 +198,7 @@ class Session(asyncio.Protocol):
             return
         # ibapi discards what comes in the same segment as this frame: nothing more until startApi.
         self._unsent += frame([str(self.version), tws_time(self.gateway.clock.time(), EASTERN, "US/Eastern")])
-        if self.gateway.faults.login is Login.CLOSE:
+        if self.gateway.link.login is Login.CLOSE:
             self.refuse("the gateway is logged out")
 
     def _received(self, wire: list[str]) -> None:
@@ -173,7 +207,8 @@ class Session(asyncio.Protocol):
             self._greet(self._reader.hello)
             if self.ended():
                 return
-        if not self._meter.take(time.monotonic(), self.simulator.stalled):
+        within = self._meter.take(time.monotonic(), self.simulator.stalled)
+        if not within or self.gateway.faults.take("message_rate", client=self.client_id):
             rate = self.simulator.options.message_rate
             self.error(-1, 100, f"Max rate of messages per second has been exceeded:max={rate} rec={rate + 1} (1)")
             self.refuse(f"more than {rate} messages a second")
@@ -197,6 +232,9 @@ class Session(asyncio.Protocol):
             self.error(_request_id(message, wire), 320, f"Error reading request:{error}")
             return
         log.debug("client %s: %s", self.client_id, message.name)
+        if message.name in NEEDS_SERVER and not self.gateway.link.online:
+            self.error(-1, *LOST)
+            return
         self.answer(lambda: self._handlers[message.name](self, values), values)
 
     def _not_served(self, number: int, wire: list[str]) -> None:
@@ -213,7 +251,7 @@ class Session(asyncio.Protocol):
             return
         if self._deadline is not None:
             self._deadline.cancel()
-        refused = self.simulator.admit(self, wanted)
+        refused = self.simulator.clients.admit(self, wanted)
         if refused is not None:
             code, text = refused
             self.error(-1, code, text)
@@ -223,8 +261,8 @@ class Session(asyncio.Protocol):
         log.info("client %s at %s started, version %s", wanted, self._peer, self.version)
         self.send(out.MANAGED_ACCOUNTS, accounts=self.gateway.account)
         self.send(out.NEXT_VALID_ID, orderId=self.gateway.book.next_id(wanted))
-        for code, text in _NOTICES:
-            self.error(-1, code, text)
+        for notice in self.gateway.link.welcome():
+            self.error(-1, *notice)
 
     # --- what happens to its orders (see desk.Audience) ----------------------------------------
 

@@ -1,7 +1,7 @@
 """IBC's command server, which logs a gateway in again: one command a line, answered `OK ...` or `ERROR ...`.
 
-Commands and answers are those of IBC (github.com/IbcAlpha/IBC, CommandDispatcher) with its default settings: no
-prompt, no INFO lines.
+Commands and answers are those of IBC 3.23 (github.com/IbcAlpha/IBC: CommandDispatcher, StopTask, RestartTask,
+CommandChannel). Prompt and INFO lines are off by default there and here.
 """
 
 from __future__ import annotations
@@ -17,49 +17,74 @@ log = logging.getLogger(__name__)
 
 
 class CommandServer:
-    """Answers IBC commands."""
+    """Answers IBC commands; with `ibc_verbose` as with IBC's CommandPrompt=> and SuppressInfoMessages=no."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
+        self._verbose = simulator.options.ibc_verbose
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection until EXIT, STOP, RESTART, or its end."""
+        """Serve one connection until EXIT, STOP, RESTART, PAUSE, or its end."""
+        channel = _Channel(writer, verbose=self._verbose)
         try:
+            await channel.say("INFO", "IBC Command Server")
             while line := await reader.readline():
-                command = line.decode("ascii", "replace").strip().upper()
-                if not command:
-                    continue
-                log.info("IBC command: %s", command[:40])
-                answer, last = await self._execute(command)
-                writer.write(f"{answer}\n".encode())
-                await writer.drain()
-                if last:
-                    break
+                command = line.decode("ascii", "replace").rstrip("\r\n")
+                if command.strip():
+                    log.info("IBC command: %r", command[:40])
+                    if await self._execute(command.upper(), channel):
+                        break
+                await channel.prompt()
         except (ConnectionError, ValueError) as error:
             # ValueError: a line longer than the reader's limit.
             log.warning("IBC connection ended: %s", error)
-        finally:
-            writer.close()
-        if self._simulator.stop_wanted:
-            await self._simulator.stop()
 
-    async def _execute(self, command: str) -> tuple[str, bool]:
-        """The answer, and whether the connection ends with it."""
+    async def _execute(self, command: str, channel: _Channel) -> bool:
+        """Answer a command; whether the connection ends with it."""
+        entrance = self._simulator.entrance
         match command:
             case "EXIT":
-                return "OK Goodbye", True
+                await channel.say("OK", "Goodbye")
+                return True
             case "STOP":
-                self._simulator.stop_wanted = True
-                return "OK Shutting down", True
+                await channel.say("INFO", "Closing IBC")
+                await channel.say("OK", "Shutting down: STOP command")
+                await self._simulator.stop()
+                return True
             case "RESTART":
-                await self._simulator.restart()
-                return "OK Restart in progress", True
+                await channel.say("INFO", "Restarting TWS")
+                await channel.say("OK", "RESTART in progress")
+                await entrance.restart(self._simulator.options.restart_seconds)
+                return True
+            case "PAUSE":
+                # TWS ends and IBC's script waits for its own end: nothing comes back by itself.
+                await channel.say("INFO", "Pausing TWS")
+                await channel.say("OK", "PAUSE in progress")
+                await self._simulator.stop()
+                return True
             case "RECONNECTACCOUNT":
-                await self._simulator.log_in()
-                return "OK ", False
+                await entrance.reconnect()
+                await channel.say("OK", "")
             case "RECONNECTDATA":
-                return "OK ", False
+                await channel.say("OK", "")
             case "ENABLEAPI":
-                return "ERROR ENABLEAPI is not valid for the IB Gateway", False
+                await channel.say("ERROR", "ENABLEAPI is not valid for the IB Gateway")
             case _:
-                return "ERROR Command invalid", False
+                await channel.say("ERROR", "Command invalid")
+        return False
+
+
+class _Channel:
+    def __init__(self, writer: asyncio.StreamWriter, *, verbose: bool) -> None:
+        self._writer = writer
+        self._verbose = verbose
+
+    async def say(self, kind: str, text: str) -> None:
+        if kind != "INFO" or self._verbose:
+            self._writer.write(f"{kind} {text}\n".encode())
+            await self._writer.drain()
+
+    async def prompt(self) -> None:
+        if self._verbose:
+            self._writer.write(b">")
+            await self._writer.drain()

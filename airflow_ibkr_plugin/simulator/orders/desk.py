@@ -130,6 +130,8 @@ class Desk:
 
     def step(self) -> None:
         """Let all working orders meet the market up to the clock's second, in the order of their fills."""
+        if not self._gateway.link.online:
+            return
         until = int(self._gateway.clock.time())
         due: list[tuple[int, int, Order, Match]] = []
         for order in self._gateway.book.working():

@@ -28,7 +28,12 @@ def test_json_lines_over_a_socket(simulator: SimulatorHandle) -> None:
     answers = [json.loads(line) for line in ask(simulator.control_port, '{"cmd": "status"}', "{", "[]", '{"cmd": "x"}')]
     assert [answer["ok"] for answer in answers] == [True, False, False, False]
     assert answers[0]["server_version"] == 176
-    assert answers[0]["clock"] == {"now": "2026-11-20T16:00:00+00:00", "simulated": True, "frozen": True}
+    assert answers[0]["clock"] == {
+        "now": "2026-11-20T16:00:00+00:00",
+        "simulated": True,
+        "frozen": True,
+        "speed": 1.0,
+    }
     assert "lose_next_order" in answers[3]["error"]
 
 
@@ -164,7 +169,7 @@ def test_ibc_commands(start: Any) -> None:
 
 def test_ibc_stops_the_gateway(start: Any) -> None:
     simulator = start(ibc_port=0)
-    assert ask(simulator.ibc_port, "STOP") == ["OK Shutting down"]
+    assert ask(simulator.ibc_port, "STOP") == ["OK Shutting down: STOP command"]
     simulator.join(20)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", simulator.port), timeout=5)
