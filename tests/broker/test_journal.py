@@ -125,9 +125,26 @@ def test_an_order_without_permid_is_kept_once(feed: Feed) -> None:
     assert set(journal.orders) == {1376327563}
 
 
-def test_lost_and_restored_connectivity(feed: Feed) -> None:
-    assert isinstance(feed("4|2|-1|1100|Connectivity between IB and TWS has been lost|").down, SessionInvalid)
-    assert feed("4|2|-1|1102|Connectivity restored - data maintained|").down is None
+def test_a_question_about_margin_is_no_order(feed: Feed) -> None:
+    what_if = OPEN_ORDER.replace("|0|0|PreSubmitted|", "|0|1|PreSubmitted|")
+    assert what_if != OPEN_ORDER
+    assert feed(what_if).orders == {}
+
+
+@pytest.mark.parametrize("lost", [1100, 2110])
+@pytest.mark.parametrize("restored", [1101, 1102])
+def test_lost_and_restored_connectivity(feed: Feed, lost: int, restored: int) -> None:
+    journal = feed(f"4|2|-1|{lost}|Connectivity between IB and TWS has been lost|")
+    assert isinstance(journal.down, SessionInvalid)
+    assert journal.failed is None
+    assert feed(f"4|2|-1|{restored}|Connectivity restored|").down is None
+
+
+@pytest.mark.parametrize("code", [326, 507, 1300])
+def test_an_error_of_the_connection_ends_it(feed: Feed, code: int) -> None:
+    journal = feed(f"4|2|-1|{code}|something|")
+    assert journal.failed is not None
+    assert journal.failed.code == code
 
 
 def test_an_error_reaches_the_request_it_names(feed: Feed) -> None:
@@ -159,8 +176,24 @@ def test_ticks_of_a_quote(feed: Feed) -> None:
 
     feed("58|1|1|1|", "1|6|1|1|10.25|100|0|", "1|6|1|2|10.27|100|0|", "1|6|1|4|-1|0|0|")  # -1: no last price
     feed("58|1|2|3|", "1|6|2|66|10.25|100|0|", "1|6|2|67|10.27|100|0|")
-    feed("58|1|3|2|", "1|6|3|1|10.25|100|0|", "1|6|99|1|11.11|100|0|")
+    feed("58|1|3|2|", "58|1|3|1|", "1|6|3|1|10.25|100|0|", "1|6|99|1|11.11|100|0|")
 
     assert (live.prices, live.delayed) == ({"bid": Decimal("10.25"), "ask": Decimal("10.27")}, False)
     assert (delayed.prices, delayed.delayed) == (live.prices, True)
     assert (frozen.prices, frozen.delayed) == ({"bid": Decimal("10.25")}, True)
+
+
+@pytest.mark.parametrize("kind", [66, 67, 68, 75])
+def test_a_delayed_tick_is_delayed_without_a_word_about_its_type(feed: Feed, kind: int) -> None:
+    journal = feed()
+    journal.quotes = {1: QuoteTicks()}
+    feed(f"1|6|1|{kind}|10.25|100|0|")
+    assert journal.quotes[1].delayed
+
+
+@pytest.mark.parametrize("none", ["0", "-1", "-1.0"])
+def test_an_empty_side_of_the_book_is_no_price(feed: Feed, none: str) -> None:
+    journal = feed()
+    journal.quotes = {1: QuoteTicks()}
+    feed("1|6|1|1|10.25|100|0|", f"1|6|1|2|{none}|0|0|")
+    assert journal.quotes[1].prices == {"bid": Decimal("10.25")}
