@@ -56,15 +56,20 @@ def date_ticks(times: Sequence[datetime], *, intraday: bool, most: int = 8) -> l
 
 
 def _places(times: Sequence[datetime], steps: Sequence[_Step], most: int) -> tuple[list[int], str]:
-    for key, form in steps:
+    """Changes of the finest step that has no more than fit; where these are few, some of the step before it."""
+    places: list[int] = []
+    form = ""
+    for key, coarser_form in steps:
         keys = [key(t) for t in times]
-        places = [0] + [i for i in range(1, len(times)) if keys[i] != keys[i - 1]]
+        changes = [0] + [i for i in range(1, len(times)) if keys[i] != keys[i - 1]]
         # The first bar rarely stands on a round time: its label would crowd the next one's.
-        if len(places) > 2 and places[1] < len(times) / most / 2:
-            del places[0]
-        if len(places) <= most:
-            return places, form
-    # Only bars of many years come here: every so many of them.
+        if len(changes) > 2 and changes[1] < len(times) / most / 2:
+            del changes[0]
+        if len(changes) <= most:
+            if not places or len(changes) >= most / 2:
+                return changes, coarser_form
+            break
+        places, form = changes, coarser_form
     return places[:: math.ceil(len(places) / most)], form
 
 
@@ -77,6 +82,7 @@ def price_decimals(low: float, high: float) -> int:
 def compact(number: float) -> str:
     """A volume in few characters: 1,250,000 becomes `1.25M`."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if number >= size:
+        # What rounds to 1000 of the unit below is 1 of this one.
+        if number >= size * 0.9995:
             return f"{number / size:.3g}{unit}"
     return f"{number:.3g}"

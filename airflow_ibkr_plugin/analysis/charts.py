@@ -1,4 +1,4 @@
-"""Candlestick charts as PNG: the same bars give the same bytes, on any day and machine with the same matplotlib.
+"""Candlestick charts as PNG: the same bars give the same bytes, on any day and machine with the same libraries.
 
 Drawn with matplotlib's Figure and Agg canvas directly: pyplot would keep global state, and finished charting
 libraries are slower or need a browser. Bars stand on an index axis, so nights and holidays leave no holes.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.analysis.axis import compact, date_ticks, price_decimals
+from airflow_ibkr_plugin.analysis.chart_header import draw_header
+from airflow_ibkr_plugin.analysis.chart_style import DOWN, FAINT, GRID, INK, LEFT, LINES, UP
 from airflow_ibkr_plugin.analysis.indicators import Columns, Computed, columns, compute
 from airflow_ibkr_plugin.errors import BadBars, ConfigError
 from airflow_ibkr_plugin.trading.bars import BAR_SIZES, Bar, is_intraday
@@ -24,17 +27,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MIN_BARS = 2
-MIN_SIZE, MAX_SIZE = (400, 300), (4000, 3000)
+# Below, the header's texts would meet.
+MIN_SIZE, MAX_SIZE = (600, 400), (4000, 3000)
 
-UP, DOWN = "#26a69a", "#ef5350"
-_INK, _FAINT, _GRID = "#1f2933", "#66727f", "#e6e9ed"
-_LABEL_BACK, _LABEL_INK = "#fff3cd", "#7a4d00"
-_LINES = ("#2962ff", "#ff6d00", "#8e24aa", "#00838f", "#6d4c41", "#c2185b")
 _DPI = 100
-# Margins in pixels: room for the header, the price axis on the right, and two lines of dates.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 10, 66, 48, 38
-# Heights of the panels, as parts.
+# Margins in pixels: room for the header and two lines of dates; for the price axis see `_right_margin`.
+_TOP, _BOTTOM = 48, 38
+_GAP = 8
+# Heights of the panels, as parts, and in pixels what the lowest must have for its caption and two values.
 _PRICE_PARTS, _VOLUME_PARTS, _BELOW_PARTS = 3.4, 0.8, 1.0
+_LOWEST_PANEL = 28
+# Width in pixels of a figure of the bold last price.
+_BOLD_FIGURE = 7.3
+
+# The style is set for the whole process, so only one thread may draw at a time.
+_drawing = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +71,7 @@ def draw_chart(
     *,
     symbol: str,
     bar_size: str,
+    shown: int | None = None,
     indicators: Sequence[Mapping[str, Any]] = (),
     label: str = "",
     width: int = 800,
@@ -72,20 +80,25 @@ def draw_chart(
     """Draw candlesticks, volume (where there is any) and indicators.
 
     :param bars: oldest first, at least `MIN_BARS`, without two at one time.
+    :param shown: how many of the newest bars are drawn; the older ones warm the indicators up. All by default.
     :param indicators: each a `name` with parameters, as `indicators.compute` takes them.
-    :param label: origin of the data, printed on the picture, such as `SIMULATED`.
+    :param label: origin of the data, printed on the picture, such as `SIMULATED`; cut where there is no room.
     :param width, height: in pixels.
     :raises BadBars: too few bars, bars out of order, or too few for an indicator.
-    :raises ConfigError: unknown bar size or indicator, wrong parameters, or a size that cannot be drawn.
+    :raises ConfigError: unknown bar size or indicator, wrong parameters, a size that cannot be drawn, or more
+        indicators with a panel of their own than the height has room for.
     """
     _check(bars, symbol, bar_size, width, height)
     table = columns(bars)
     computed = [compute(spec, table) for spec in indicators]
+    if shown is not None:
+        bars, table = bars[-max(shown, MIN_BARS) :], table.newest(max(shown, MIN_BARS))
+        computed = [replace(c, lines={name: v[-len(bars) :] for name, v in c.lines.items()}) for c in computed]
 
     from matplotlib import style
 
     # A matplotlibrc of the user or the machine must not change the bytes.
-    with style.context("default"):
+    with _drawing, style.context("default"):
         figure = _figure(bars, table, computed, symbol, bar_size, label, (width, height))
         target = io.BytesIO()
         # Without this, matplotlib writes its version into the file.
@@ -145,10 +158,12 @@ def _figure(
     overlays = [c for c in computed if c.panel == "overlay"]
     below = [c for c in computed if c.panel == "below"]
     parts = [_PRICE_PARTS] + [_VOLUME_PARTS] * bool(table.volume.any()) + [_BELOW_PARTS] * len(below)
-    axes = _panels(figure, parts, len(bars), size)
+    low, high = _range(table, overlays)
+    decimals = price_decimals(low, high)
+    axes = _panels(figure, parts, len(bars), size, _right_margin(f"{high:,.{decimals}f}"))
 
-    palette = {name: _LINES[i % len(_LINES)] for i, name in enumerate(_line_names(overlays))}
-    decimals = _prices(axes[0], table, overlays, palette)
+    palette = {name: LINES[i % len(LINES)] for i, name in enumerate(_line_names(overlays))}
+    _prices(axes[0], table, overlays, palette, (low, high), decimals)
     remaining = axes[1:]
     if table.volume.any():
         _volume(remaining[0], table)
@@ -164,28 +179,37 @@ def _figure(
     # Centred under the leftmost bars, a label would be cut off by the picture's edge.
     if ticks[0][0] < len(bars) * 0.05:
         axes[-1].get_xticklabels()[0].set_horizontalalignment("left")
-    _header(figure, bars, symbol, bar_size, label, decimals, size)
+    draw_header(figure, bars, symbol, bar_size, label, decimals, size)
     return figure
 
 
-def _panels(figure: Figure, parts: Sequence[float], count: int, size: tuple[int, int]) -> list[Axes]:
+def _right_margin(widest: str) -> int:
+    """Pixels that the price axis takes: the last price, bold, in its box."""
+    return max(66, 12 + round(_BOLD_FIGURE * len(widest)))
+
+
+def _panels(figure: Figure, parts: Sequence[float], count: int, size: tuple[int, int], right: int) -> list[Axes]:
     """Axes from top to bottom at fixed pixels: matplotlib's layout engines would cost more than the drawing."""
     width, height = size
-    gap = 8
-    usable = height - _TOP - _BOTTOM - gap * (len(parts) - 1)
+    usable = height - _TOP - _BOTTOM - _GAP * (len(parts) - 1)
+    if usable * min(parts) / sum(parts) < _LOWEST_PANEL:
+        raise ConfigError(
+            f"a chart {height} pixels high has no room for {len(parts)} panels.",
+            remedy="Name fewer indicators with a panel of their own (rsi, macd, atr).",
+        )
     axes, top = [], float(height - _TOP)
     for part in parts:
         tall = usable * part / sum(parts)
-        box = (_LEFT / width, (top - tall) / height, (width - _LEFT - _RIGHT) / width, tall / height)
+        box = (LEFT / width, (top - tall) / height, (width - LEFT - right) / width, tall / height)
         panel = figure.add_axes(box, xlim=(-0.7, count - 0.3))
-        panel.grid(True, color=_GRID, linewidth=0.8)
+        panel.grid(True, color=GRID, linewidth=0.8)
         panel.set_axisbelow(True)
         panel.yaxis.tick_right()
-        panel.tick_params(length=0, labelsize=8, labelcolor=_FAINT, pad=4)
+        panel.tick_params(length=0, labelsize=8, labelcolor=FAINT, pad=4)
         for side in panel.spines.values():
-            side.set_color(_GRID)
+            side.set_color(GRID)
         axes.append(panel)
-        top -= tall + gap
+        top -= tall + _GAP
     return axes
 
 
@@ -198,8 +222,24 @@ def _family(indicator: Computed, line: str) -> str:
     return line.rsplit(" ", 1)[0] if indicator.name == "bollinger" else line
 
 
-def _prices(axes: Axes, table: Columns, overlays: Sequence[Computed], palette: Mapping[str, str]) -> int:
-    """Candles, overlays and the last price; returns the decimals that prices of this range take."""
+def _range(table: Columns, overlays: Sequence[Computed]) -> tuple[float, float]:
+    """The lowest and highest value in the price panel."""
+    import numpy as np
+
+    lines = [values for indicator in overlays for values in indicator.lines.values()]
+    low = min([float(table.low.min()), *(float(np.nanmin(values)) for values in lines)])
+    return low, max([float(table.high.max()), *(float(np.nanmax(values)) for values in lines)])
+
+
+def _prices(
+    axes: Axes,
+    table: Columns,
+    overlays: Sequence[Computed],
+    palette: Mapping[str, str],
+    limits: tuple[float, float],
+    decimals: int,
+) -> None:
+    """Candles, overlays and the last price."""
     import numpy as np
     from matplotlib.collections import LineCollection, PolyCollection
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -209,16 +249,19 @@ def _prices(axes: Axes, table: Columns, overlays: Sequence[Computed], palette: M
     colours = np.where(rising, UP, DOWN)
     wicks = np.stack([np.column_stack([index, table.low]), np.column_stack([index, table.high])], axis=1)
     axes.add_collection(LineCollection(list(wicks), colors=list(colours), linewidths=1.0), autolim=False)
-    low, high = float(table.low.min()), float(table.high.max())
     for indicator in overlays:
+        is_band = indicator.name == "bollinger"
         for line, values in indicator.lines.items():
-            name = _family(indicator, line)
-            axes.plot(index, values, color=palette[name], linewidth=1.0 if name != line else 1.3)
-            low, high = min(low, float(np.nanmin(values))), max(high, float(np.nanmax(values)))
-        if indicator.name == "bollinger":
-            upper, _, lower = indicator.lines.values()
-            axes.fill_between(index, lower, upper, color=palette[name], alpha=0.07, linewidth=0)
-    decimals = price_decimals(low, high)
+            # An average is drawn over a band, whose middle may be the same line.
+            width, order = (1.0, 1.9) if is_band else (1.3, 2.0)
+            axes.plot(index, values, color=palette[_family(indicator, line)], linewidth=width, zorder=order)
+        if is_band:
+            upper, middle, lower = indicator.lines
+            colour = palette[_family(indicator, middle)]
+            axes.fill_between(
+                index, indicator.lines[lower], indicator.lines[upper], color=colour, alpha=0.07, linewidth=0
+            )
+    low, high = limits
     span = max(high - low, high * 1e-4)
     # An unchanged price is still a visible stroke.
     bottom = np.minimum(table.open, table.close)
@@ -226,10 +269,14 @@ def _prices(axes: Axes, table: Columns, overlays: Sequence[Computed], palette: M
     axes.add_collection(PolyCollection(_boxes(index, bottom, top), facecolors=list(colours), edgecolors="none"))
     # Headroom at the top is for the legend.
     axes.set_ylim(low - span * 0.05, high + span * (0.16 if overlays else 0.06))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.{decimals}f}"))
-
     last, colour = float(table.close[-1]), UP if rising[-1] else DOWN
+    bottom_limit, top_limit = axes.get_ylim()
+    # A level this near would look out from under the last price.
+    near = (top_limit - bottom_limit) * 16 / axes.bbox.height
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.{decimals}f}" if abs(value - last) > near else "")
+    )
     axes.axhline(last, color=colour, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1.5)
     axes.text(
         1.006, last, f"{last:,.{decimals}f}", transform=axes.get_yaxis_transform(), va="center", ha="left",
@@ -237,7 +284,6 @@ def _prices(axes: Axes, table: Columns, overlays: Sequence[Computed], palette: M
         bbox={"boxstyle": "square,pad=0.25", "facecolor": colour, "edgecolor": "none"},
     )  # fmt: skip
     _legend(axes, palette)
-    return decimals
 
 
 def _boxes(index: Any, bottom: Any, top: Any) -> Any:
@@ -272,14 +318,14 @@ def _below(axes: Axes, indicator: Computed, decimals: int) -> None:
     for i, (line, values) in enumerate(indicator.lines.items()):
         index = np.arange(len(values), dtype=np.float64)
         if line == "histogram":
-            axes.fill_between(index, 0, np.nan_to_num(values), step="mid", color=_FAINT, alpha=0.3, linewidth=0)
+            axes.fill_between(index, 0, np.nan_to_num(values), step="mid", color=FAINT, alpha=0.3, linewidth=0)
         else:
-            axes.plot(index, values, color=_LINES[(2 + i) % len(_LINES)], linewidth=1.2)
+            axes.plot(index, values, color=LINES[(2 + i) % len(LINES)], linewidth=1.2)
         texts.append(f"{line}  {values[-1]:,.{1 if indicator.name == 'rsi' else decimals}f}")
     for guide in indicator.guides:
-        axes.axhline(guide, color=_FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1.5)
+        axes.axhline(guide, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1.5)
     if indicator.name == "rsi":
-        axes.axhspan(*indicator.guides, color=_LINES[2], alpha=0.06, linewidth=0)
+        axes.axhspan(*indicator.guides, color=LINES[2], alpha=0.06, linewidth=0)
         axes.set_ylim(0, 100)
         axes.yaxis.set_major_locator(FixedLocator(list(indicator.guides)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
@@ -294,7 +340,7 @@ def _below(axes: Axes, indicator: Computed, decimals: int) -> None:
 
 def _caption(axes: Axes, text: str) -> None:
     axes.text(
-        0.008, 0.95, text, transform=axes.transAxes, va="top", ha="left", fontsize=8, color=_INK, parse_math=False,
+        0.008, 0.95, text, transform=axes.transAxes, va="top", ha="left", fontsize=8, color=INK, parse_math=False,
         bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
     )  # fmt: skip
 
@@ -307,43 +353,5 @@ def _legend(axes: Axes, palette: Mapping[str, str]) -> None:
     axes.legend(
         handles=[Line2D([], [], color=colour, linewidth=2, label=name) for name, colour in palette.items()],
         loc="upper left", ncols=4, fontsize=8, frameon=True, framealpha=0.75, edgecolor="none", borderpad=0.15,
-        borderaxespad=0.3, handlelength=1.4, handletextpad=0.5, columnspacing=1.2, labelcolor=_INK,
+        borderaxespad=0.3, handlelength=1.4, handletextpad=0.5, columnspacing=1.2, labelcolor=INK,
     )  # fmt: skip
-
-
-def _header(
-    figure: Figure,
-    bars: Sequence[Bar],
-    symbol: str,
-    bar_size: str,
-    label: str,
-    decimals: int,
-    size: tuple[int, int],
-) -> None:
-    """Two lines: what is shown and since when; the last bar's prices and where the data come from."""
-    width, height = size
-    form = "%d %b %Y %H:%M UTC" if is_intraday(bar_size) else "%d %b %Y"
-    last = bars[-1]
-    left, right = _LEFT / width, (width - 8) / width
-    first_line, second_line = (height - 16) / height, (height - 35) / height
-    figure.text(
-        left, first_line, f"{symbol} · {bar_size}", fontsize=12, fontweight="bold", color=_INK, va="center",
-        parse_math=False,
-    )  # fmt: skip
-    period = f"{bars[0].time.strftime(form)} to {last.time.strftime(form)} · {len(bars)} bars"
-    figure.text(right, first_line, period, fontsize=8, color=_FAINT, va="center", ha="right", parse_math=False)
-    change = (last.close / bars[-2].close - 1) * 100
-    prices = "   ".join(
-        f"{name} {value:,.{decimals}f}"
-        for name, value in (("O", last.open), ("H", last.high), ("L", last.low), ("C", last.close))
-    )
-    figure.text(
-        left, second_line, f"{prices}   {change:+.2f} %", fontsize=8, color=UP if change >= 0 else DOWN, va="center",
-        parse_math=False,
-    )  # fmt: skip
-    if label:
-        figure.text(
-            right - 4 / width, second_line, label, fontsize=8, fontweight="bold", color=_LABEL_INK, va="center",
-            ha="right", parse_math=False,
-            bbox={"boxstyle": "round,pad=0.3", "facecolor": _LABEL_BACK, "edgecolor": "#e0b84c"},
-        )  # fmt: skip

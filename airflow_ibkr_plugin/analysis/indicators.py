@@ -32,6 +32,10 @@ class Columns:
     close: Values
     volume: Values
 
+    def newest(self, count: int) -> Columns:
+        """The last so many bars, or all where there are fewer."""
+        return Columns(*(column[-count:] for column in (self.open, self.high, self.low, self.close, self.volume)))
+
 
 def columns(bars: Sequence[Bar]) -> Columns:
     """Turn bars into columns.
@@ -97,8 +101,8 @@ def _bollinger(c: Columns, p: Mapping[str, Any]) -> dict[str, Values]:
     import talib
 
     period, width = p["period"], float(p["deviations"])
-    upper, middle, lower = talib.BBANDS(c.close, timeperiod=period, nbdevup=width, nbdevdn=width)
-    return {f"BB {period} upper": upper, f"BB {period} middle": middle, f"BB {period} lower": lower}
+    lines = talib.BBANDS(c.close, timeperiod=period, nbdevup=width, nbdevdn=width)
+    return dict(zip((f"BB {period}/{width:g} {line}" for line in ("upper", "middle", "lower")), lines, strict=True))
 
 
 def _rsi(c: Columns, p: Mapping[str, Any]) -> dict[str, Values]:

@@ -16,7 +16,7 @@ class ChartOperator(IBKROperator):
 
     :param symbol: what is drawn; shown as the mapped task's name.
     :param market_data_task: id of the :class:`MarketDataOperator` task whose bars are drawn.
-    :param bars: how many of the newest bars are drawn.
+    :param bars: how many of the newest bars are drawn; those before them warm the indicators up.
     :param indicators: `[{"name": "sma", "period": 20}, ...]`, see docs/analysts.md.
     """
 
@@ -48,9 +48,9 @@ class ChartOperator(IBKROperator):
         from airflow_ibkr_plugin.tracking.records import log_artifact
 
         data = self.upstream(context, self.market_data_task)
-        bars = load_bars(self.database, data)[-self.bars :]
         image = draw_chart(
-            bars,
+            load_bars(self.database, data),
+            shown=self.bars,
             symbol=data["symbol"],
             bar_size=data["bar_size"],
             indicators=self.indicators,
@@ -73,12 +73,12 @@ class ChartOperator(IBKROperator):
                 width=image.width,
                 height=image.height,
                 bar_size=data["bar_size"],
-                first_bar=bars[0].time,
-                last_bar=bars[-1].time,
+                first_bar=image.first_bar,
+                last_bar=image.last_bar,
                 indicators=self.indicators,
                 created_at=at,
             )
             log_artifact(session, (run.dag_id, run.run_id), url, "charts", image.sha256, at)
             chart_id = chart.id
-        self.log.info("%s: chart of %d bars at %s", data["symbol"], len(bars), url)
-        return {"chart_id": chart_id, "url": url, "sha256": image.sha256, "bars": len(bars), "market_data": data}
+        self.log.info("%s: chart of %d bars at %s", data["symbol"], image.bars, url)
+        return {"chart_id": chart_id, "url": url, "sha256": image.sha256, "bars": image.bars, "market_data": data}

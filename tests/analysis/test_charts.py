@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +21,8 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from airflow_ibkr_plugin.analysis.axis import compact, date_ticks, price_decimals
-from airflow_ibkr_plugin.analysis.charts import DOWN, UP, ChartImage, draw_chart
+from airflow_ibkr_plugin.analysis.chart_style import DOWN, LABEL_BACK, LINES, UP
+from airflow_ibkr_plugin.analysis.charts import ChartImage, draw_chart
 from airflow_ibkr_plugin.errors import BadBars, ConfigError
 from airflow_ibkr_plugin.trading.bars import BAR_SIZES
 
@@ -35,9 +38,25 @@ def pixels(image: ChartImage) -> Any:
     return (imread(io.BytesIO(image.png))[:, :, :3] * 255).round().astype(int)
 
 
-def count(image: ChartImage, colour: str) -> int:
+def coloured(image: ChartImage, colour: str) -> Any:
+    """Which pixels have this colour, shape (height, width)."""
     rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.abs(pixels(image) - rgb).max(axis=2) <= 3).sum())
+    return np.abs(pixels(image) - rgb).max(axis=2) <= 3
+
+
+def count(image: ChartImage, colour: str, *, columns: slice = slice(None)) -> int:
+    return int(coloured(image, colour)[:, columns].sum())
+
+
+def ink(image: ChartImage, *, rows: slice) -> str:
+    """An `x` for each column of pixels that is not white, a space for each that is."""
+    return "".join("x" if inked else " " for inked in (pixels(image)[rows] < 250).any(axis=(0, 2)))
+
+
+def scaled(bars: Any, factor: float) -> Any:
+    return [
+        replace(b, open=b.open * factor, high=b.high * factor, low=b.low * factor, close=b.close * factor) for b in bars
+    ]
 
 
 def test_the_same_bars_give_the_same_bytes(bars: Any) -> None:
@@ -52,6 +71,13 @@ def test_settings_of_the_user_do_not_change_the_bytes(bars: Any) -> None:
     with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "axes.facecolor": "black"}):
         assert draw(bars).sha256 == plain.sha256
         assert matplotlib.rcParams["font.size"] == 20
+
+
+def test_threads_that_draw_at_once_do_not_disturb_each_other(bars: Any) -> None:
+    with matplotlib.rc_context({"font.size": 20}), ThreadPoolExecutor(4) as threads:
+        drawn = list(threads.map(lambda _: draw(bars).sha256, range(8)))
+        assert matplotlib.rcParams["font.size"] == 20
+    assert set(drawn) == {draw(bars).sha256}
 
 
 @pytest.mark.parametrize("change", ["close", "label", "symbol"])
@@ -72,6 +98,19 @@ def test_the_picture_has_its_size_and_describes_itself(bars: Any) -> None:
     assert image.indicators == tuple(INDICATORS)
 
 
+def test_older_bars_than_those_shown_warm_the_indicators_up(bars: Any) -> None:
+    image = draw(bars, shown=100)
+    assert (image.bars, image.first_bar, image.last_bar) == (100, bars[50].time, bars[-1].time)
+    assert draw(bars, shown=100, indicators=[]).png == draw(bars[-100:], indicators=[]).png
+    for indicator in ({"name": "sma", "period": 30}, {"name": "rsi"}):
+        line = LINES[0] if indicator["name"] == "sma" else LINES[2]
+        warm, cold = draw(bars, shown=100, indicators=[indicator]), draw(bars[-100:], indicators=[indicator])
+        left = {name: count(image, line, columns=slice(12, 80)) for name, image in (("warm", warm), ("cold", cold))}
+        # Where the line has not begun there are only the letters and lines of its caption.
+        assert left["warm"] > left["cold"] + 20
+    assert draw(bars, shown=50, indicators=[{"name": "sma", "period": 120}]).bars == 50
+
+
 def test_rising_bars_are_green_and_falling_ones_red(walk: Any) -> None:
     flat = [replace(b, volume=0.0) for b in walk(40)]
     up = [replace(b, open=b.low, close=b.high) for b in flat]
@@ -83,8 +122,47 @@ def test_rising_bars_are_green_and_falling_ones_red(walk: Any) -> None:
 
 
 def test_the_label_is_printed(bars: Any) -> None:
-    assert count(draw(bars, label="SIMULATED"), "#fff3cd") > 300
-    assert count(draw(bars), "#fff3cd") == 0
+    assert count(draw(bars, label="SIMULATED"), LABEL_BACK) > 300
+    assert count(draw(bars), LABEL_BACK) == 0
+
+
+@pytest.mark.parametrize("width", [600, 800])
+def test_no_text_of_the_header_meets_another(walk: Any, width: int) -> None:
+    start = datetime(2023, 12, 29, 14, 30, tzinfo=UTC)
+    bars = [replace(b, time=start + i * timedelta(hours=1)) for i, b in enumerate(scaled(walk(150), 4000))]
+    image = draw(bars, bar_size="10 mins", symbol="CONTRACT.USD", label="W" * 200, indicators=[], width=width)
+    title, period = re.split(" {12,}", ink(image, rows=slice(4, 24)).strip())
+    assert 150 < len(title) < len(period)
+    label = int(np.argmax(coloured(image, LABEL_BACK).any(axis=0)))
+    assert label > width / 2
+    assert ink(image, rows=slice(28, 42))[: label - 3].endswith("  ")
+
+
+@pytest.mark.parametrize("factor", [0.01, 1, 400, 4500])
+def test_prices_of_any_size_have_room_on_their_axis(bars: Any, factor: float) -> None:
+    assert (pixels(draw(scaled(bars, factor), indicators=[]))[48:, -4:] == 255).all()
+
+
+@pytest.mark.parametrize("close", [95.2, 95.5, 95.8, 96.1, 96.4, 96.7, 97.0])
+def test_no_level_of_the_axis_looks_out_from_under_the_last_price(bars: Any, close: float) -> None:
+    image = draw([*bars[:-1], replace(bars[-1], open=close, high=close, low=close, close=close)], indicators=[])
+    margin = (pixels(image)[:, 738:796] < 250).any(axis=(1, 2))
+    box = np.flatnonzero(coloured(image, UP)[:, 738:796].any(axis=1))
+    assert len(box) > 10
+    assert not margin[box[0] - 2]
+    assert not margin[box[-1] + 2]
+
+
+def test_an_average_shows_over_the_band_around_it(bars: Any) -> None:
+    image = draw(bars, indicators=[{"name": "sma", "period": 20}, {"name": "bollinger", "period": 20}])
+    assert count(image, LINES[0], columns=slice(120, 730)) > 300
+
+
+def test_more_panels_than_there_is_room_for_are_an_error(bars: Any) -> None:
+    many = [{"name": "rsi", "period": period} for period in range(2, 12)]
+    with pytest.raises(ConfigError, match="600 pixels high has no room for 12 panels"):
+        draw(bars, indicators=many)
+    assert draw(bars, indicators=many, height=1200).bars == 150
 
 
 def test_dollar_signs_and_underscores_are_no_formulas(bars: Any) -> None:
@@ -98,7 +176,7 @@ def test_gaps_in_time_leave_no_holes(bars: Any) -> None:
     prices = picture[60:400, 12:732]
     inked = (np.abs(prices - prices[0, 0]).max(axis=2) > 60).any(axis=0)
     bar_width = 720 / 150
-    longest_gap = max(len(run) for run in "".join("x" if ink else " " for ink in inked).split("x"))
+    longest_gap = max(len(run) for run in "".join("x" if one else " " for one in inked).split("x"))
     assert longest_gap <= math.ceil(bar_width)
 
 
@@ -134,7 +212,7 @@ def test_bars_out_of_order_are_an_error(bars: Any) -> None:
         draw([*bars[:5], bars[4]], indicators=[])
 
 
-@pytest.mark.parametrize("changes", [{"bar_size": "7 mins"}, {"width": 10}, {"height": 100000}])
+@pytest.mark.parametrize("changes", [{"bar_size": "7 mins"}, {"width": 599}, {"height": 100000}])
 def test_what_cannot_be_drawn_is_a_configuration_error(bars: Any, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         draw(bars, **changes)
@@ -152,6 +230,7 @@ def test_ticks_are_few_ordered_and_named(start: datetime, step: int, number: int
     assert 1 <= len(ticks) <= 8
     assert places == sorted(set(places))
     assert all(0 <= place < number and label for place, label in ticks)
+    assert len(ticks) >= 4 or number <= 8
 
 
 def test_ticks_stand_where_months_begin_and_name_the_year_once(bars: Any) -> None:
@@ -160,13 +239,32 @@ def test_ticks_stand_where_months_begin_and_name_the_year_once(bars: Any) -> Non
     assert all(bars[place].time.month != bars[place - 1].time.month for place, _ in ticks[1:])
 
 
+def test_where_days_are_too_many_and_weeks_too_few_every_other_day_is_named() -> None:
+    times = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(24 * 10)]
+    labels = [label for _, label in date_ticks(times, intraday=True)]
+    assert labels == ["01 Jan\n2024", "03 Jan", "05 Jan", "07 Jan", "09 Jan"]
+
+
 def test_decimals_fit_the_range() -> None:
     assert price_decimals(2300, 3000) == 2
     assert price_decimals(1.0800, 1.0870) == 5
     assert price_decimals(100, 100) >= 2
 
 
-@pytest.mark.parametrize(("number", "text"), [(0, "0"), (950, "950"), (1_250_000, "1.25M"), (3.44e9, "3.44B")])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (950, "950"),
+        (999.4, "999"),
+        (999.5, "1K"),
+        (999_499, "999K"),
+        (999_500, "1M"),
+        (1_250_000, "1.25M"),
+        (3.44e9, "3.44B"),
+        (9.999e11, "1T"),
+    ],
+)
 def test_volumes_are_compact(number: float, text: str) -> None:
     assert compact(number) == text
 

@@ -26,6 +26,14 @@ def test_bollinger_stands_by_deviations_around_the_mean(bars: Any) -> None:
     assert lower[-1] == pytest.approx(closes.mean() - 1.5 * closes.std())
 
 
+def test_lines_of_different_parameters_have_different_names(bars: Any) -> None:
+    table = columns(bars)
+    narrow = compute({"name": "bollinger"}, table).lines
+    wide = compute({"name": "bollinger", "deviations": 2.5}, table).lines
+    assert list(narrow) == ["BB 20/2 upper", "BB 20/2 middle", "BB 20/2 lower"]
+    assert not narrow.keys() & wide.keys()
+
+
 def test_rsi_of_rising_prices_is_100_and_has_guides(walk: Any) -> None:
     table = columns(walk(40))
     rising = type(table)(*([np.arange(1.0, 41.0)] * 5))
