@@ -1,6 +1,8 @@
 """The simulated gateway, standing inside a New York session, and sessions with it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,6 +61,22 @@ def session(spec: GatewaySpec) -> Iterator[BrokerSession]:
     """A session with the module's gateway."""
     with BrokerSession.open(spec, client_id=10) as opened:
         yield opened
+
+
+@pytest.fixture
+def impatient() -> Callable[[BrokerSession], AbstractContextManager[None]]:
+    """A session waits no longer than 0.3 s for an answer meanwhile; it is opened, and used else, at its own pace."""
+
+    @contextmanager
+    def meanwhile(session: BrokerSession) -> Iterator[None]:
+        gateway = session._gateway
+        gateway.spec = replace(session.spec, timeout=0.3)
+        try:
+            yield
+        finally:
+            gateway.spec = session.spec
+
+    return meanwhile
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -22,6 +23,7 @@ from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle, start_simula
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 
 SPY = InstrumentSpec(symbol="SPY")
+Impatient = Callable[[BrokerSession], AbstractContextManager[None]]
 
 
 def test_a_session_knows_its_account_and_that_it_is_simulated(session: BrokerSession, spec: GatewaySpec) -> None:
@@ -189,26 +191,28 @@ def test_a_gateway_that_goes_away(own_simulator: SimulatorHandle, own_spec: Gate
             session.next_order_id()
 
 
-def test_a_request_without_an_answer_times_out_alone(spec: GatewaySpec, simulator: SimulatorHandle) -> None:
-    with BrokerSession.open(replace(spec, timeout=0.3), client_id=13) as hasty:
-        simulator.control("mute", messages=["contractDetailsEnd"])
-        try:
-            with pytest.raises(BrokerTimeout, match="SPY"):
-                hasty.resolve(SPY)
-        finally:
-            simulator.control("mute", messages=[])
-        assert hasty.resolve(SPY).con_id == 756733
+def test_a_request_without_an_answer_times_out_alone(
+    session: BrokerSession, simulator: SimulatorHandle, impatient: Impatient
+) -> None:
+    simulator.control("mute", messages=["contractDetailsEnd"])
+    try:
+        with impatient(session), pytest.raises(BrokerTimeout, match="SPY"):
+            session.resolve(SPY)
+    finally:
+        simulator.control("mute", messages=[])
+    assert session.resolve(SPY).con_id == 756733
 
 
-def test_silence_of_a_gateway_that_lost_ibkr_says_why(spec: GatewaySpec, simulator: SimulatorHandle) -> None:
-    with BrokerSession.open(replace(spec, timeout=0.3), client_id=13) as hasty:
-        simulator.control("mute", messages=["positionEnd"])
-        try:
-            simulator.control("error", client=13, id=-1, code=1100, message="Connectivity has been lost.")
-            with pytest.raises(SessionInvalid, match="1100"):
-                hasty.positions()
-        finally:
-            simulator.control("mute", messages=[])
+def test_silence_of_a_gateway_that_lost_ibkr_says_why(
+    session: BrokerSession, simulator: SimulatorHandle, impatient: Impatient
+) -> None:
+    simulator.control("mute", messages=["positionEnd"])
+    try:
+        simulator.control("error", client=10, id=-1, code=1100, message="Connectivity has been lost.")
+        with impatient(session), pytest.raises(SessionInvalid, match="1100"):
+            session.positions()
+    finally:
+        simulator.control("mute", messages=[])
 
 
 @pytest.mark.parametrize("clock", [None, datetime(2026, 11, 20, 16, 0, tzinfo=UTC)])
