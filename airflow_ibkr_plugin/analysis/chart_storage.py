@@ -37,6 +37,11 @@ def save_chart(image: ChartImage, base_url: str, name: str) -> str:
     parts = [re.sub(r"[^A-Za-z0-9._=+-]", "_", part) for part in name.split("/")]
     if any(part in ("", ".", "..") for part in parts):
         raise ConfigError(f"{name!r} is not a name for a chart.", remedy="Use path segments without `..`.")
+    if "://" not in base_url:
+        # A relative path would lead elsewhere in each process.
+        raise ConfigError(
+            f"{base_url!r} is no URL for charts.", remedy="Set [ibkr] charts_url to file:///... or s3://..."
+        )
     url = "/".join([base_url.rstrip("/"), *parts])
     with _storage_errors(url):
         path = _path(url)
@@ -101,8 +106,9 @@ def _storage_errors(url: str) -> Iterator[None]:
         raise StoreError(
             f"the storage of {url} failed: {error}", remedy="Check that [ibkr] charts_url can be reached."
         ) from error
-    except (ValueError, ImportError) as error:
-        # What ObjectStoragePath says about a scheme without a file system, and about one whose library is absent.
+    except (ValueError, ImportError, NotImplementedError) as error:
+        # What ObjectStoragePath says about a scheme without a file system, one whose library is absent, and one that
+        # cannot be written to.
         raise ConfigError(
             f"{url} cannot be used as storage: {error}",
             remedy="Correct [ibkr] charts_url or install its provider, such as airflow-ibkr-plugin[s3].",

@@ -86,9 +86,14 @@ def test_characters_of_urls_lose_their_meaning(image: ChartImage, base: str) -> 
     assert load_chart(url, image.sha256) == image.png
 
 
-def test_a_scheme_that_nobody_serves_is_a_configuration_error(image: ChartImage) -> None:
+@pytest.mark.parametrize("base_url", ["nosuch://bucket", "data:///charts", "http://127.0.0.1:1/charts", "charts", ""])
+def test_a_place_that_cannot_hold_charts_is_a_configuration_error(
+    image: ChartImage, base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="charts_url"):
-        save_chart(image, "nosuch://bucket", "a.png")
+        save_chart(image, base_url, "a.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_where_a_folder_should_be_is_an_error_that_names_the_place(
