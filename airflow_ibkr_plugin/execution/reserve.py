@@ -50,6 +50,7 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
         with job.database.write(serialize=account_lock) as transaction:
             job.lease.renew(transaction)
             row = load_row(transaction, job.intent_id)
+            Intents(transaction).release_unheld(row.source, row.account, now=datetime.now(UTC))
             context = _context(transaction, request, row, market)
             # Read last: a fill booked while the context was read may be missing from position and reserved alike.
             current = book_mark(transaction, row.source, row.account, row.con_id)
@@ -92,12 +93,7 @@ def _decide(transaction: Session, request: OrderRequest, row: OrderIntent, conte
         denial = result.denied_by
         reason = f"{denial.rule}: {denial.verdict.reason}" if denial else "denied"
         return intents.transition(row, _REFUSED[row.state], at=at, reason=reason)
-    price = context.price
-    changes = {
-        "quantity": result.ticket.quantity,
-        "reference_price": context.quote.reference,
-        "reserved_notional": result.ticket.quantity * price if price is not None else None,
-    }
+    changes = {"quantity": result.ticket.quantity, "reference_price": context.quote.reference}
     if row.state is IntentState.DECIDED:
         clamped = result.ticket.quantity < row.requested_quantity
         reason = f"clamped from {row.requested_quantity:f} to {result.ticket.quantity:f}" if clamped else "risk passed"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.operators.base import IBKROperator, TaskRun
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.store.models.runs import Run
 
 # A task waits at most this long for MLflow; what is not sent by then stays in the outbox.
 DRAIN_SECONDS = 6.0
@@ -61,7 +64,10 @@ class StartRunOperator(IBKROperator):
 
 
 class FinishRunOperator(IBKROperator):
-    """Closes the record with the final status, by the states of the run's other tasks. Always a teardown."""
+    """Closes the record with the final status, by the states of the run's other tasks. Always a teardown.
+
+    An order of the run that was reserved and never sent blocks the account's limits no longer.
+    """
 
     ui_color = "#eeeeee"
 
@@ -76,10 +82,13 @@ class FinishRunOperator(IBKROperator):
         status = "failed" if failed else "success"
         at = datetime.now(UTC)
         key = (run.dag_id, run.run_id)
+        with self.database.read() as session:
+            row = Runs(session).get(*key)
+        if row is None:
+            self.log.error("run %s was never opened, so there is no record to close: see start_run", run.run_id)
+            return {"status": status, "failed": failed}
+        self._release(row, at)
         with self.database.write() as session:
-            if Runs(session).get(*key) is None:
-                self.log.error("run %s was never opened, so there is no record to close: see start_run", run.run_id)
-                return {"status": status, "failed": failed}
             row = Runs(session).finish(*key, status, at)
             metrics, tags = run_summary(session, *key)
             log_metrics(session, key, metrics | {"run/duration_s": (at - row.started_at).total_seconds()}, at)
@@ -88,6 +97,17 @@ class FinishRunOperator(IBKROperator):
         _drain(self, run)
         self.log.info("run %s ended: %s", run.run_id, status)
         return {"status": status, "failed": failed}
+
+    def _release(self, row: Run, at: datetime) -> None:
+        from airflow_ibkr_plugin.execution.summary import record_order
+        from airflow_ibkr_plugin.store.intents import Intents
+
+        with self.database.write() as session:
+            released = Intents(session).release_unheld(row.source, row.account, now=at)
+        for intent in released:
+            self.log.warning("order %s for %s was never sent: it is released", intent.order_ref, intent.symbol)
+            if (intent.dag_id, intent.run_id) == (row.dag_id, row.run_id):
+                record_order(self.database, row.dag_id, row.run_id, intent.order_ref)
 
 
 def _drain(operator: IBKROperator, run: TaskRun) -> None:

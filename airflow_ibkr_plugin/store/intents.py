@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
@@ -65,20 +65,6 @@ class Intents:
         query = select(OrderIntent).where(OrderIntent.dag_id == dag_id, OrderIntent.run_id == run_id)
         return list(self._session.scalars(query.order_by(OrderIntent.id)))
 
-    def open_states(
-        self, *, source: str | None = None, account: str | None = None, strategy: str | None = None
-    ) -> list[OrderIntent]:
-        """Intents that are reserved or may be at the broker, oldest first."""
-        query = select(OrderIntent).where(OrderIntent.state.in_(RESERVING))
-        for column, value in (
-            (OrderIntent.source, source),
-            (OrderIntent.account, account),
-            (OrderIntent.strategy, strategy),
-        ):
-            if value is not None:
-                query = query.where(column == value)
-        return list(self._session.scalars(query.order_by(OrderIntent.id)))
-
     def transition(
         self, intent: OrderIntent, new_state: IntentState, *, at: datetime, reason: str, **changes: Any
     ) -> OrderIntent:
@@ -107,17 +93,35 @@ class Intents:
         self._session.flush()
         return row
 
-    def transitions(self, intent_id: int) -> list[IntentTransition]:
-        """The moves of an intent, oldest first."""
-        query = select(IntentTransition).where(IntentTransition.intent_id == intent_id)
-        return list(self._session.scalars(query.order_by(IntentTransition.id)))
+    def release_unheld(self, source: str, account: str, *, now: datetime) -> list[OrderIntent]:
+        """Take back the account's reservations that no worker holds: nothing was sent, and they block its limits.
+
+        They are `decided` again, and whoever works on one next must reserve it anew. A worker that comes back after
+        its lease has run out cannot renew it.
+
+        :param source: reservations by every connection to the account, as in :meth:`reserved_quantity`.
+        :returns: the intents that were released.
+        """
+        query = select(OrderIntent).where(
+            same_kind(OrderIntent.source, source),
+            OrderIntent.account == account,
+            OrderIntent.state == IntentState.RESERVED,
+            _unheld(now),
+        )
+        # A row that another transaction holds at this moment is being worked on.
+        rows = list(self._session.scalars(query.order_by(OrderIntent.id).with_for_update(skip_locked=True)))
+        reason = "the reservation was released: no worker held it, and nothing was sent"
+        return [
+            self.transition(row, IntentState.DECIDED, at=now, reason=reason, lease_owner=None, lease_until=None)
+            for row in rows
+        ]
 
     def acquire_lease(self, intent_id: int, owner: str, *, now: datetime, seconds: float) -> bool:
         """Become the only one who works on the intent, unless another's lease still runs. Compare and set.
 
         The owner may take its own lease again; so an owner must be one process and attempt, not a host.
         """
-        free = or_(OrderIntent.lease_owner.is_(None), OrderIntent.lease_owner == owner, OrderIntent.lease_until <= now)
+        free = or_(OrderIntent.lease_owner == owner, _unheld(now))
         return self._set_lease(and_(OrderIntent.id == intent_id, free), owner, now + timedelta(seconds=seconds))
 
     def renew_lease(self, intent_id: int, owner: str, *, now: datetime, seconds: float) -> bool:
@@ -176,20 +180,21 @@ class Intents:
         return totals
 
     def count_on_day(self, strategy: str, broker_day: date, *, excluding: int | None = None) -> int:
-        """How many intents of the strategy were reserved on the broker's day, whatever became of them.
+        """How many orders of the strategy are reserved, or were sent, on the broker's day, whatever became of them.
 
         A reservation that has no day yet counts on every day: nobody can say that it is another day's.
 
         :param excluding: id of an intent that is not counted.
         """
-        reserved = exists().where(
-            IntentTransition.intent_id == OrderIntent.id, IntentTransition.to_state == IntentState.RESERVED
-        )
-        undated = and_(OrderIntent.broker_day.is_(None), OrderIntent.state.in_(RESERVING))
+        reserving = OrderIntent.state.in_(RESERVING)
+        on_day = and_(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
+        undated = and_(OrderIntent.broker_day.is_(None), reserving)
         query = select(func.count()).select_from(OrderIntent)
-        query = query.where(
-            OrderIntent.strategy == strategy, reserved, or_(OrderIntent.broker_day == broker_day, undated)
-        )
+        query = query.where(OrderIntent.strategy == strategy, or_(on_day, undated))
         if excluding is not None:
             query = query.where(OrderIntent.id != excluding)
         return self._session.scalars(query).one()
+
+
+def _unheld(now: datetime) -> ColumnElement[bool]:
+    return or_(OrderIntent.lease_owner.is_(None), OrderIntent.lease_until <= now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
@@ -82,8 +82,3 @@ class Runs:
     def latest(self, dag_id: str) -> Run | None:
         """The newest run of a DAG."""
         return self._session.scalar(select(Run).where(Run.dag_id == dag_id).order_by(Run.id.desc()).limit(1))
-
-    def latest_per_strategy(self) -> list[Run]:
-        """The newest run of each strategy, by strategy."""
-        newest = select(func.max(Run.id)).group_by(Run.strategy)
-        return list(self._session.scalars(select(Run).where(Run.id.in_(newest)).order_by(Run.strategy)))

@@ -96,7 +96,7 @@ class IntentKey:
 class IntentState(StrEnum):
     """Where an order intent stands."""
 
-    DECIDED = "decided"  # stored, nothing checked, nothing sent
+    DECIDED = "decided"  # stored; no exposure counted, nothing sent
     DENIED = "denied"  # refused by risk; terminal
     RESERVED = "reserved"  # risk passed, exposure counted, nothing sent
     SENDING = "sending"  # about to be sent, or sent without an answer yet
@@ -106,13 +106,13 @@ class IntentState(StrEnum):
     FILLED = "filled"  # terminal
     CANCELLED = "cancelled"  # confirmed by the broker, perhaps after partial fills; terminal
     REJECTED = "rejected"  # refused by the broker, confirmed; terminal
-    ABANDONED = "abandoned"  # never sent and never will be; terminal
+    ABANDONED = "abandoned"  # sent once, absent from the broker, and not to be sent again; terminal
 
 
 _S = IntentState
 TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
-    _S.DECIDED: frozenset({_S.DENIED, _S.RESERVED, _S.ABANDONED}),
-    _S.RESERVED: frozenset({_S.SENDING, _S.ABANDONED, _S.DENIED}),
+    _S.DECIDED: frozenset({_S.DENIED, _S.RESERVED}),
+    _S.RESERVED: frozenset({_S.SENDING, _S.DENIED, _S.DECIDED}),
     _S.SENDING: frozenset({_S.WORKING, _S.FILLED, _S.CANCELLED, _S.REJECTED, _S.AMBIGUOUS, _S.SENDING}),
     _S.AMBIGUOUS: frozenset({_S.WORKING, _S.FILLED, _S.CANCELLED, _S.REJECTED, _S.SENDING, _S.ABANDONED}),
     _S.WORKING: frozenset({_S.FILLED, _S.CANCELLED, _S.REJECTED, _S.CANCELLING, _S.AMBIGUOUS}),

@@ -337,6 +337,30 @@ def test_a_run_that_never_started_ends_without_a_second_error(
         assert Failures(session).for_run(*KEY) == []
 
 
+def test_an_order_that_was_reserved_and_never_sent_is_released_when_the_run_ends(
+    strategy: Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    strategy.until_signal("buy")
+    with monkeypatch.context() as patch:
+        patch.setattr("airflow_ibkr_plugin.execution.send.allocate_order_id", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            strategy.run(strategy.order())
+    strategy.states = {"order": "failed"}
+    strategy.run(FinishRunOperator(task_id="finish_run", strategy="bad"))
+    with open_database().read() as session:
+        (intent,) = Intents(session).for_run(*KEY)
+        rows = TrackingOutbox(session).pending(None, *KEY)
+    assert str(intent.state) == "decided"
+    assert "nothing was sent" in intent.reason
+    told = [row.payload["values"].get("order/AAPL") for row in rows if row.kind == "tags"]
+    assert [text for text in told if text] == ["BUY 10 reserved", "BUY 10 decided"]
+    # The task is cleared after all, and then the run ends again.
+    assert strategy.run(strategy.order())["state"] == "filled"
+
+
 def test_the_run_learns_where_it_trades_and_the_account_is_masked_outside(strategy: Strategy) -> None:
     strategy.start()
     with open_database().read() as session:

@@ -18,20 +18,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout
 from airflow_ibkr_plugin.execution import recover
+from airflow_ibkr_plugin.execution.outcome import OrderOutcome
+from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.migrate import migrate
-from airflow_ibkr_plugin.store.models import Base
+from airflow_ibkr_plugin.store.models import Base, IntentTransition, OrderIntent
+from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.trading.instruments import Instrument
-from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, IntentKey, OrderTicket, Side
+from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, IntentKey, IntentState, OrderTicket, Side
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
+from airflow_ibkr_plugin.trading.risk_rules import rules
 
 ACCOUNT = "DU1234567"
+RULES = {rule.name: rule for rule in rules()}
 SPY = Instrument(
     symbol="SPY",
     con_id=756733,
@@ -51,15 +58,6 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def database(empty_database: Path, tmp_path: Path) -> Iterator[Database]:
-    path = tmp_path / "trading.db"
-    shutil.copy(empty_database, path)
-    database = Database(f"sqlite:///{path}")
-    yield database
-    database.dispose()
-
-
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated database on a real server."""
@@ -72,16 +70,19 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def either_database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "sqlite":
-        yield request.getfixturevalue("database")
-        return
-    database = Database(request.getfixturevalue("postgres_url"))
-    with database.write() as transaction:
-        for table in reversed(Base.metadata.sorted_tables):
-            if table.name != "meta":
-                transaction.execute(table.delete())
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """Empty tables on SQLite, or on what `indirect` names: sqlite, postgresql."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        path = tmp_path / "trading.db"
+        shutil.copy(request.getfixturevalue("empty_database"), path)
+        database = Database(f"sqlite:///{path}")
+    else:
+        database = Database(request.getfixturevalue("postgres_url"))
+        with database.write() as transaction:
+            for table in reversed(Base.metadata.sorted_tables):
+                if table.name != "meta":
+                    transaction.execute(table.delete())
     yield database
     database.dispose()
 
@@ -106,6 +107,7 @@ class MemoryBroker:
     held_elsewhere: Decimal = Decimal(0)
     asked: int = 0
     perm_ids: Iterator[int] = field(default_factory=lambda: itertools.count(9000))
+    exec_ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def fill(self, perm_id: int, quantity: Decimal | None = None) -> None:
         order = self.orders[perm_id]
@@ -113,7 +115,7 @@ class MemoryBroker:
         filled = order.filled + quantity
         self.executions.append(
             Execution(
-                exec_id=f"0001.{len(self.executions) + 1:04}.01",
+                exec_id=f"0001.{next(self.exec_ids):04}.01",
                 order_ref=order.order_ref,
                 account=order.account,
                 con_id=order.con_id,
@@ -230,6 +232,82 @@ class MemorySession:
         return self.find_by_perm_id(order.perm_id)
 
 
+@dataclass
+class Books:
+    """What the trading database says."""
+
+    database: Database
+
+    def intent(self, request: OrderRequest) -> OrderIntent:
+        with self.database.read() as transaction:
+            row = Intents(transaction).by_order_ref(request.key.order_ref)
+        assert row is not None
+        return row
+
+    def moves(self, intent_id: int) -> list[str]:
+        query = select(IntentTransition.to_state).where(IntentTransition.intent_id == intent_id)
+        with self.database.read() as transaction:
+            return [state.value for state in transaction.scalars(query.order_by(IntentTransition.id))]
+
+    def position(self, strategy: str | None = None) -> Decimal:
+        with self.database.read() as transaction:
+            return sum((row.quantity for row in Positions(transaction).list(strategy=strategy)), Decimal(0))
+
+    def let_leases_run_out(self, dag_id: str = "demo", run_id: str = "run-1") -> None:
+        """What a minute of waiting would do."""
+        with self.database.write() as transaction:
+            for row in Intents(transaction).for_run(dag_id, run_id):
+                row.lease_until = row.lease_until and datetime.now(UTC)
+
+
+@dataclass
+class Desk(Books):
+    """Orders by one session on the broker in memory, and the books that they are entered in."""
+
+    broker: MemoryBroker
+
+    def __post_init__(self) -> None:
+        self.session = self.connect()
+
+    def connect(self, **changes: Any) -> MemorySession:
+        return MemorySession(self.broker, **changes)
+
+    def request(self, side: Side = Side.BUY, quantity: int | str = 10, **changes: Any) -> OrderRequest:
+        """Ten SPY at the market, unless told otherwise; `rules` maps the name of a risk rule to its parameters."""
+        strategy = changes.get("strategy", "demo")
+        run_id, rules = changes.pop("run_id", "run-1"), changes.pop("rules", {})
+        fields: dict[str, Any] = {
+            "key": IntentKey(installation="test", dag_id=strategy, run_id=run_id, task_id="order", con_id=SPY.con_id),
+            "strategy": strategy,
+            "source": "simulator:ibkr_default",
+            "account": ACCOUNT,
+            "mode": "paper",
+            "instrument": SPY,
+            "ticket": OrderTicket(side=side, quantity=Decimal(quantity)),
+            "rules": tuple((RULES[name], parameters) for name, parameters in rules.items()),
+            "wait_seconds": 0.05,
+        }
+        return OrderRequest(**fields | changes)
+
+    def execute(self, request: OrderRequest, session: Any = None) -> OrderOutcome:
+        used: Any = session or self.session
+        return execute(used, self.database, request, owner="t")
+
+    def place(self, side: Side = Side.BUY, quantity: int | str = 10, **changes: Any) -> OrderOutcome:
+        """Execute such a request."""
+        return self.execute(self.request(side, quantity, **changes))
+
+    def arrive(self, request: OrderRequest) -> None:
+        """The order reaches the broker, and the books do not know."""
+        ticket, ref = request.ticket, request.key.order_ref
+        assert isinstance(ticket, OrderTicket)
+        self.connect().place(request.instrument, ticket, order_id=7, order_ref=ref, account=request.account)
+
+    def state(self, **changes: Any) -> IntentState:
+        """Of the intent of such a request."""
+        return self.intent(self.request(**changes)).state
+
+
 @pytest.fixture
 def broker() -> MemoryBroker:
     return MemoryBroker()
@@ -241,25 +319,10 @@ def session(broker: MemoryBroker) -> Any:
 
 
 @pytest.fixture
-def make_session(broker: MemoryBroker) -> Callable[..., Any]:
-    return lambda **changes: MemorySession(broker, **changes)
+def desk(database: Database, broker: MemoryBroker) -> Desk:
+    return Desk(database, broker)
 
 
 @pytest.fixture
-def make_request() -> Callable[..., OrderRequest]:
-    def make(side: Side = Side.BUY, quantity: int | str = 10, **changes: Any) -> OrderRequest:
-        run_id = changes.pop("run_id", "run-1")
-        strategy = changes.get("strategy", "demo")
-        fields: dict[str, Any] = {
-            "key": IntentKey(installation="test", dag_id=strategy, run_id=run_id, task_id="order", con_id=SPY.con_id),
-            "strategy": strategy,
-            "source": "simulator:ibkr_default",
-            "account": ACCOUNT,
-            "mode": "paper",
-            "instrument": SPY,
-            "ticket": OrderTicket(side=side, quantity=Decimal(quantity)),
-            "wait_seconds": 0.05,
-        }
-        return OrderRequest(**fields | changes)
-
-    return make
+def books(database: Database) -> Books:
+    return Books(database)

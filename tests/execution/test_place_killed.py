@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,6 @@ import pytest
 
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
-from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.positions import Positions
 
 WORKER = Path(__file__).with_name("worker.py")
 CLOCK = "2026-03-02T15:00:00+00:00"
@@ -53,18 +51,6 @@ def orders(gateway: Any, order_ref: str) -> list[Any]:
     return found
 
 
-def booked(database: Database) -> Decimal:
-    with database.read() as transaction:
-        return sum((row.quantity for row in Positions(transaction).list()), Decimal(0))
-
-
-def let_leases_run_out(database: Database, strategy: str, run_id: str) -> None:
-    """What a minute of waiting would do."""
-    with database.write() as transaction:
-        for row in Intents(transaction).for_run(strategy, run_id):
-            row.lease_until = row.lease_until and datetime.now(UTC)
-
-
 # Commits of a first try, in this order: intent, lease, reservation, order id, sending, working, fills. The client's
 # message goes out between the fifth and the sixth.
 KILLS = [
@@ -83,20 +69,22 @@ KILLS = [
 
 @pytest.mark.parametrize("kill", KILLS, ids=lambda kill: "-".join(map(str, kill)))
 def test_killed_and_tried_again_there_is_one_order_and_the_books_are_equal(
-    gateway: Any, database: Database, kill: tuple[str, int, str]
+    gateway: Any, database: Database, books: Any, kill: tuple[str, int, str]
 ) -> None:
     run_id = f"killed-{KILLS.index(kill)}"
     killed = start(gateway, database, run_id=run_id, kill=kill)
     killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    let_leases_run_out(database, "demo", run_id)
+    books.let_leases_run_out(run_id=run_id)
     outcome = finish(start(gateway, database, run_id=run_id, owner="again"))
     assert (outcome["state"], outcome["filled"]) == ("filled", "10")
     assert [order["status"] for order in orders(gateway, outcome["order_ref"])] == ["Filled"]
-    assert booked(database) == 10
+    assert books.position() == 10
 
 
-def test_two_workers_at_once_on_one_intent_place_one_order(gateway: Any, database: Database, tmp_path: Path) -> None:
+def test_two_workers_at_once_on_one_intent_place_one_order(
+    gateway: Any, database: Database, books: Any, tmp_path: Path
+) -> None:
     workers = [
         start(gateway, database, run_id="twice", owner=f"w{number}", barrier=str(tmp_path)) for number in range(2)
     ]
@@ -105,11 +93,11 @@ def test_two_workers_at_once_on_one_intent_place_one_order(gateway: Any, databas
     assert first == second
     assert first["state"] == "filled"
     assert len(orders(gateway, first["order_ref"])) == 1
-    assert booked(database) == 10
+    assert books.position() == 10
 
 
 def test_processes_racing_for_one_position_limit_never_pass_it(
-    gateway: Any, database: Database, tmp_path: Path
+    gateway: Any, database: Database, books: Any, tmp_path: Path
 ) -> None:
     workers = [
         start(
@@ -127,7 +115,7 @@ def test_processes_racing_for_one_position_limit_never_pass_it(
     ]
     release(tmp_path, workers)
     outcomes = [finish(worker) for worker in workers]
-    assert sum(Decimal(outcome["filled"]) for outcome in outcomes) == booked(database) == 25
+    assert sum(Decimal(outcome["filled"]) for outcome in outcomes) == books.position() == 25
     assert sorted(outcome["state"] for outcome in outcomes) == ["denied", "filled", "filled", "filled"]
 
 

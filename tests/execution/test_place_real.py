@@ -52,6 +52,33 @@ def broker(spec: GatewaySpec, database: Database) -> Iterator[BrokerSession]:
         yield session
 
 
+@pytest.fixture
+def make_crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The next wait for an order's end is interrupted, as by an operator's Ctrl-C."""
+    wait = BrokerSession.wait_terminal
+
+    def crash_once() -> None:
+        def crash(*_: Any, **__: Any) -> Any:
+            monkeypatch.setattr(BrokerSession, "wait_terminal", wait)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(BrokerSession, "wait_terminal", crash)
+
+    return crash_once
+
+
+@pytest.fixture
+def lost(spec: GatewaySpec, gateway: Any, database: Database, monkeypatch: pytest.MonkeyPatch) -> OrderRequest:
+    """The request of an order that was sent once, and never reached the broker."""
+    monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.5)
+    with leased_session(spec, database, owner="first") as session:
+        request = request_on(session)
+        gateway.control("lose_next_order")
+        with pytest.raises(BrokerError):
+            execute(session, database, request, owner="t")
+    return request
+
+
 def request_on(session: BrokerSession, **changes: Any) -> OrderRequest:
     instrument = session.resolve(InstrumentSpec.parse(changes.pop("symbol", "SPY")))
     fields: dict[str, Any] = {
@@ -90,7 +117,7 @@ def away_from_market(session: BrokerSession, request: OrderRequest) -> OrderTick
 def test_a_market_order_is_filled_and_booked_once(broker: BrokerSession, gateway: Any, database: Database) -> None:
     request = request_on(broker)
     outcome = execute(broker, database, request, owner="t")
-    assert (outcome.state, outcome.filled, outcome.simulated) == (IntentState.FILLED, 10, True)
+    assert (outcome.state, outcome.filled, outcome.simulated) == (IntentState.FILLED, Decimal(10), True)
     assert outcome.commission > 0
     assert outcome.commission_currency == "USD"
     assert execute(broker, database, request, owner="t") == outcome
@@ -103,21 +130,19 @@ def test_a_market_order_is_filled_and_booked_once(broker: BrokerSession, gateway
     assert own.average_cost == fill.price + outcome.commission / 10
 
 
-def test_bought_and_sold_the_books_are_flat(broker: BrokerSession, database: Database) -> None:
+def test_bought_and_sold_the_books_are_flat(broker: BrokerSession, database: Database, books: Any) -> None:
     execute(broker, database, request_on(broker), owner="t")
     sell = OrderTicket(side=Side.SELL, quantity=Decimal(15))
     outcome = execute(broker, database, request_on(broker, run_id="run-2", ticket=sell), owner="t")
     assert outcome.filled == 10  # clamped to what is held
     assert not broker.positions()
-    with database.read() as transaction:
-        (own,) = Positions(transaction).list(strategy="demo")
-    assert own.quantity == 0
+    assert books.position() == 0
 
 
 def test_forex(broker: BrokerSession, database: Database) -> None:
     ticket = OrderTicket(side=Side.BUY, quantity=Decimal(25_000))
     outcome = execute(broker, database, request_on(broker, symbol="EUR.USD", ticket=ticket), owner="t")
-    assert (outcome.state, outcome.filled) == (IntentState.FILLED, 25_000)
+    assert (outcome.state, outcome.filled) == (IntentState.FILLED, Decimal(25_000))
 
 
 def test_a_denied_order_never_reaches_the_broker(broker: BrokerSession, gateway: Any, database: Database) -> None:
@@ -143,12 +168,12 @@ def test_a_limit_order_that_does_not_fill_is_cancelled_and_confirmed(
     request = request_on(broker, wait_seconds=1.0)
     request = request_on(broker, wait_seconds=1.0, ticket=away_from_market(broker, request))
     outcome = execute(broker, database, request, owner="t")
-    assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, 0)
+    assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, Decimal(0))
     assert [order["status"] for order in at_broker(gateway, request)] == ["Cancelled"]
 
 
 def test_the_connection_dropped_after_the_order_was_accepted(
-    spec: GatewaySpec, gateway: Any, database: Database
+    spec: GatewaySpec, gateway: Any, database: Database, books: Any
 ) -> None:
     with leased_session(spec, database, owner="first") as session:
         request = request_on(session)
@@ -156,49 +181,32 @@ def test_the_connection_dropped_after_the_order_was_accepted(
         with pytest.raises(BrokerError) as raised:
             execute(session, database, request, owner="t")
         assert raised.value.family.startswith("retry")
-    with database.read() as transaction:
-        row = Intents(transaction).by_order_ref(request.key.order_ref)
-        assert row is not None
-        assert row.state is IntentState.AMBIGUOUS
+    assert books.intent(request).state is IntentState.AMBIGUOUS
     with leased_session(spec, database, owner="second") as session:
         outcome = execute(session, database, request, owner="t")
-        assert (outcome.state, outcome.filled) == (IntentState.FILLED, 10)
+        assert (outcome.state, outcome.filled) == (IntentState.FILLED, Decimal(10))
         assert [p.quantity for p in session.positions()] == [10]
     assert len(at_broker(gateway, request)) == 1
 
 
 def test_a_lost_order_is_sent_once_more(
-    spec: GatewaySpec, gateway: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+    spec: GatewaySpec, gateway: Any, database: Database, books: Any, lost: OrderRequest
 ) -> None:
-    monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.5)
-    with leased_session(spec, database, owner="first") as session:
-        request = request_on(session)
-        gateway.control("lose_next_order")
-        with pytest.raises(BrokerError):
-            execute(session, database, request, owner="t")
-    assert not at_broker(gateway, request)
+    assert not at_broker(gateway, lost)
     with leased_session(spec, database, owner="second") as session:
-        outcome = execute(session, database, request, owner="t")
+        outcome = execute(session, database, lost, owner="t")
     assert outcome.state is IntentState.FILLED
-    assert len(at_broker(gateway, request)) == 1
-    with database.read() as transaction:
-        moves = [move.to_state.value for move in Intents(transaction).transitions(outcome.intent_id)]
-    assert moves[:4] == ["reserved", "sending", "ambiguous", "sending"]
+    assert len(at_broker(gateway, lost)) == 1
+    assert books.moves(outcome.intent_id)[:4] == ["reserved", "sending", "ambiguous", "sending"]
 
 
 def test_a_lost_order_of_yesterday_needs_a_human(
-    spec: GatewaySpec, gateway: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+    spec: GatewaySpec, gateway: Any, database: Database, lost: OrderRequest
 ) -> None:
-    monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.5)
-    with leased_session(spec, database, owner="first") as session:
-        request = request_on(session)
-        gateway.control("lose_next_order")
-        with pytest.raises(BrokerError):
-            execute(session, database, request, owner="t")
     gateway.control("clock", advance=24 * 3600)
     with leased_session(spec, database, owner="second") as session, pytest.raises(AmbiguousOrder):
-        execute(session, database, request, owner="t")
-    assert not at_broker(gateway, request)
+        execute(session, database, lost, owner="t")
+    assert not at_broker(gateway, lost)
 
 
 def test_the_working_order_of_a_crashed_worker_is_cancelled_by_its_own_client_id(
@@ -217,7 +225,7 @@ def test_the_working_order_of_a_crashed_worker_is_cancelled_by_its_own_client_id
             execute(session, database, request, owner="t")
     with leased_session(spec, database, owner="third") as session:
         outcome = execute(session, database, request, owner="t")
-    assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, 0)
+    assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, Decimal(0))
     assert [order["status"] for order in at_broker(gateway, request)] == ["Cancelled"]
 
 
@@ -230,14 +238,14 @@ def test_an_order_that_is_not_wanted_any_more_is_finished_not_sent_again(
         make_crash()
         with pytest.raises(KeyboardInterrupt):
             execute(session, database, request, owner="t")
-    key = {"dag_id": "demo", "run_id": "run-1", "task_id": "order", "con_id": request.instrument.con_id}
+    key: dict[str, Any] = {"dag_id": "demo", "run_id": "run-1", "task_id": "order", "con_id": request.instrument.con_id}
     assert unfinished(database, **key) == [request.key.order_ref]
     for other in ({"run_id": "run-2"}, {"task_id": "order_2"}, {"con_id": 1}, {"dag_id": "other"}):
         assert unfinished(database, **key | other) == []
     with leased_session(spec, database, owner="second") as session:
         outcome = resume(session, database, request.key.order_ref, owner="t", wait_seconds=0.5)
         assert outcome is not None
-        assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, 0)
+        assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, Decimal(0))
         assert unfinished(database, **key) == []
         assert resume(session, database, request.key.order_ref, owner="t", wait_seconds=0.5) is None
         assert resume(session, database, "aip-none", owner="t", wait_seconds=0.5) is None
@@ -258,39 +266,18 @@ def test_the_fill_of_an_order_that_is_not_wanted_any_more_is_booked(
     with leased_session(spec, database, owner="third") as session:
         outcome = resume(session, database, request.key.order_ref, owner="t", wait_seconds=20)
     assert outcome is not None
-    assert (outcome.state, outcome.filled) == (IntentState.FILLED, 10)
+    assert (outcome.state, outcome.filled) == (IntentState.FILLED, Decimal(10))
     assert len(at_broker(gateway, request)) == 1
 
 
 def test_a_lost_order_that_is_not_wanted_any_more_is_abandoned(
-    spec: GatewaySpec, gateway: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+    spec: GatewaySpec, gateway: Any, database: Database, lost: OrderRequest
 ) -> None:
-    monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.5)
-    with leased_session(spec, database, owner="first") as session:
-        request = request_on(session)
-        gateway.control("lose_next_order")
-        with pytest.raises(BrokerError):
-            execute(session, database, request, owner="t")
     with leased_session(spec, database, owner="second") as session:
-        outcome = resume(session, database, request.key.order_ref, owner="t", wait_seconds=20)
+        outcome = resume(session, database, lost.key.order_ref, owner="t", wait_seconds=20)
     assert outcome is not None
     assert outcome.state is IntentState.ABANDONED
-    assert not at_broker(gateway, request)
-
-
-@pytest.fixture
-def make_crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """The next wait for an order's end is interrupted, as by an operator's Ctrl-C."""
-    wait = BrokerSession.wait_terminal
-
-    def crash_once() -> None:
-        def crash(*_: Any, **__: Any) -> Any:
-            monkeypatch.setattr(BrokerSession, "wait_terminal", wait)
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(BrokerSession, "wait_terminal", crash)
-
-    return crash_once
+    assert not at_broker(gateway, lost)
 
 
 def test_a_simulated_gateway_never_runs_live(broker: BrokerSession, gateway: Any, database: Database) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from airflow_ibkr_plugin.errors import Family, StoreError
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.models import OrderIntent
+from airflow_ibkr_plugin.store.models import IntentTransition, OrderIntent
 from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
 from airflow_ibkr_plugin.trading.orders import TRANSITIONS, IntentState, OrderType, Side, TimeInForce
 from airflow_ibkr_plugin.trading.risk import Outcome, RiskDecision, allow, clamp, deny
@@ -33,9 +34,15 @@ WAYS: dict[IntentState, tuple[IntentState, ...]] = {
     S.FILLED: (S.RESERVED, S.SENDING, S.FILLED),
     S.CANCELLED: (S.RESERVED, S.SENDING, S.CANCELLED),
     S.REJECTED: (S.RESERVED, S.SENDING, S.REJECTED),
-    S.ABANDONED: (S.RESERVED, S.ABANDONED),
+    S.ABANDONED: (S.RESERVED, S.SENDING, S.AMBIGUOUS, S.ABANDONED),
 }
 MakeIntent = Callable[..., OrderIntent]
+
+
+def transitions(database: Database, intent_id: int) -> list[IntentTransition]:
+    query = select(IntentTransition).where(IntentTransition.intent_id == intent_id)
+    with database.read() as session:
+        return list(session.scalars(query.order_by(IntentTransition.id)))
 
 
 def walk(database: Database, intent: OrderIntent, state: IntentState, at: datetime, **changes: Any) -> OrderIntent:
@@ -119,9 +126,7 @@ def test_moves_are_recorded(database: Database, make_intent: MakeIntent, now: da
     with database.write() as session:
         row = Intents(session).transition(intent, S.SENDING, at=later, reason="out", sent_at=later, order_id=12)
     assert (row.state, row.reason, row.updated_at, row.sent_at, row.order_id) == (S.SENDING, "out", later, later, 12)
-    with database.read() as session:
-        moves = Intents(session).transitions(intent.id)
-    assert [(m.from_state, m.to_state, m.at, m.reason) for m in moves] == [
+    assert [(m.from_state, m.to_state, m.at, m.reason) for m in transitions(database, intent.id)] == [
         (S.DECIDED, S.RESERVED, now, "to reserved"),
         (S.RESERVED, S.SENDING, later, "out"),
     ]
@@ -157,8 +162,7 @@ def test_one_of_many_movers_wins(database: Database, make_intent: MakeIntent, ra
         return True
 
     assert sum(race(work, 8)) == 1
-    with database.read() as session:
-        assert len(Intents(session).transitions(intent.id)) == 2
+    assert len(transitions(database, intent.id)) == 2
 
 
 def test_a_transition_cannot_set_what_is_not_its_to_set(
@@ -237,11 +241,10 @@ RESERVING = {S.RESERVED, S.SENDING, S.AMBIGUOUS, S.WORKING, S.CANCELLING}
 def test_reserved_quantity_by_state(
     database: Database, make_intent: MakeIntent, now: datetime, state: IntentState
 ) -> None:
-    intent = walk(database, make_intent(), state, now)
+    walk(database, make_intent(), state, now)
     with database.read() as session:
-        intents = Intents(session)
-        assert intents.reserved_quantity(SOURCE, "DU1", 756733) == (10 if state in RESERVING else 0)
-        assert [i.id for i in intents.open_states()] == ([intent.id] if state in RESERVING else [])
+        reserved = Intents(session).reserved_quantity(SOURCE, "DU1", 756733)
+    assert reserved == (10 if state in RESERVING else 0)
 
 
 def test_reserved_quantity_is_signed_and_less_what_is_filled(
@@ -260,24 +263,106 @@ def test_reserved_quantity_is_signed_and_less_what_is_filled(
         assert intents.reserved_quantity(SOURCE, "DU1", 756733) == Decimal("2.5")
         executions.record(SOURCE, new_execution(exec_id="3", quantity=Decimal(6)), bought, now)  # more than ordered
         assert intents.reserved_quantity(SOURCE, "DU1", 756733) == Decimal("-2.5")
-        assert len(intents.open_states(source=SOURCE, account="DU1")) == 3
-        assert len(intents.open_states(strategy="other")) == 1
+        assert intents.reserved_quantity(SOURCE, "DU2", 756733, strategy="other") == 10
+        assert intents.reserved_quantity(SOURCE, "DU2", 756733, strategy="momentum") == 0
 
 
 def test_count_on_day(database: Database, make_intent: MakeIntent, new_key: Any, now: datetime, today: date) -> None:
+    sent = set(S) - {S.DECIDED, S.DENIED, S.RESERVED}
     for number, state in enumerate(S):
-        walk(database, make_intent(new_key(task_id=f"{number}"), broker_day=today), state, now)
+        sent_at = now if state in sent else None
+        walk(database, make_intent(new_key(task_id=f"{number}"), broker_day=today, sent_at=sent_at), state, now)
     with database.read() as session:
         intents = Intents(session)
-        assert intents.count_on_day("momentum", today) == len(S) - 2  # neither the decided nor the denied one
+        assert intents.count_on_day("momentum", today) == len(sent) + 1  # the reserved one counts as well
         assert intents.count_on_day("momentum", today + timedelta(days=1)) == 0
         assert intents.count_on_day("other", today) == 0
     walk(database, make_intent(new_key(task_id="undated")), S.RESERVED, now)
     walk(database, make_intent(new_key(task_id="undated and given up")), S.ABANDONED, now)
     with database.read() as session:
         intents = Intents(session)
-        assert intents.count_on_day("momentum", today) == len(S) - 1
+        assert intents.count_on_day("momentum", today) == len(sent) + 2
         assert intents.count_on_day("momentum", today + timedelta(days=1)) == 1
+
+
+@pytest.mark.parametrize("state", list(S))
+def test_only_what_was_never_sent_is_released(
+    database: Database, make_intent: MakeIntent, now: datetime, today: date, state: IntentState
+) -> None:
+    intent = walk(database, make_intent(broker_day=today), state, now)
+    with database.write() as session:
+        released = Intents(session).release_unheld(SOURCE, "DU1", now=now)
+    assert [row.id for row in released] == ([intent.id] if state is S.RESERVED else [])
+    with database.read() as session:
+        row = Intents(session).get(intent.id)
+    assert row is not None
+    assert row.state is (S.DECIDED if state is S.RESERVED else state)
+
+
+def test_a_released_intent_counts_no_longer_and_says_why(
+    database: Database, make_intent: MakeIntent, now: datetime, today: date
+) -> None:
+    intent = walk(database, make_intent(), S.RESERVED, now, broker_day=today, lease_owner="dead", lease_until=now)
+    later = now + timedelta(minutes=5)
+    with database.write() as session:
+        intents = Intents(session)
+        assert (intents.reserved_quantity(SOURCE, "DU1", 756733), intents.count_on_day("momentum", today)) == (10, 1)
+        (row,) = intents.release_unheld("simulator:another_connection", "DU1", now=later)
+        assert (intents.reserved_quantity(SOURCE, "DU1", 756733), intents.count_on_day("momentum", today)) == (0, 0)
+        assert intents.release_unheld(SOURCE, "DU1", now=later) == []
+    assert (row.lease_owner, row.lease_until) == (None, None)
+    move = transitions(database, intent.id)[-1]
+    assert (move.from_state, move.to_state, move.at) == (S.RESERVED, S.DECIDED, later)
+    assert "nothing was sent" in move.reason
+
+
+@pytest.mark.parametrize(
+    ("source", "account", "after", "count"),
+    [
+        (SOURCE, "DU1", 30, 1),
+        (SOURCE, "DU1", 29, 0),  # its worker may still send it
+        (SOURCE, "DU2", 30, 0),
+        ("paper:ibkr_default", "DU1", 30, 0),
+    ],
+)
+def test_reservations_of_the_account_are_released_when_their_lease_has_run_out(
+    database: Database, make_intent: MakeIntent, now: datetime, source: str, account: str, after: int, count: int
+) -> None:
+    intent = walk(database, make_intent(), S.RESERVED, now)
+    with database.write() as session:
+        assert Intents(session).acquire_lease(intent.id, "w", now=now, seconds=30)
+    with database.write() as session:
+        released = Intents(session).release_unheld(source, account, now=now + timedelta(seconds=after))
+    assert len(released) == count
+
+
+def test_an_intent_is_sent_or_released_never_both(
+    database: Database, make_intent: MakeIntent, race: Any, now: datetime
+) -> None:
+    """The worker's clock is behind: it believes in its lease when the others see that it has run out."""
+    intent = walk(database, make_intent(), S.RESERVED, now)
+    with database.write() as session:
+        assert Intents(session).acquire_lease(intent.id, "w", now=now, seconds=30)
+
+    def work(database: Database, number: int) -> str:
+        with database.write() as session:
+            intents = Intents(session)
+            if number % 2:
+                return "released" if intents.release_unheld(SOURCE, "DU1", now=now + timedelta(seconds=30)) else ""
+            if not intents.renew_lease(intent.id, "w", now=now + timedelta(seconds=29), seconds=30):
+                return ""
+            row = intents.get(intent.id)
+            assert row is not None
+            if row.state is S.SENDING:  # another attempt of the same worker
+                return ""
+            intents.transition(row, S.SENDING, at=now, reason="")
+            return "sent"
+
+    (done,) = filter(None, race(work, 8))
+    with database.read() as session:
+        row = Intents(session).get(intent.id)
+    assert row is not None
+    assert row.state is {"sent": S.SENDING, "released": S.DECIDED}[done]
 
 
 def test_risk_decisions(database: Database, make_intent: MakeIntent, new_key: Any, now: datetime) -> None:

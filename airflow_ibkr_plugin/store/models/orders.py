@@ -18,7 +18,7 @@ from airflow_ibkr_plugin.trading.risk import Outcome
 class OrderIntent(OfTask, Base):
     """What we decided to do, stored before anything is sent. Its `order_ref` is what the broker knows it by.
 
-    `requested_quantity` is what was asked for, `quantity` what risk let pass. `reserved_notional` is in `currency`.
+    `requested_quantity` is what was asked for, `quantity` what risk let pass. `sent_at` is the first send.
     `broker_day` is the broker's calendar day of the reservation, or of the first send once there was one.
     """
 
@@ -53,7 +53,6 @@ class OrderIntent(OfTask, Base):
     state: Mapped[IntentState] = mapped_column(enum_text(IntentState), default=IntentState.DECIDED)
     reason: Mapped[str] = mapped_column(FreeText, default="")
     reference_price: Mapped[Decimal | None]
-    reserved_notional: Mapped[Decimal | None]
     currency: Mapped[str]
     broker_day: Mapped[date | None] = mapped_column(Date)
     client_id: Mapped[int | None]

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_ibkr_plugin.store.models.base import Base, OfTask
@@ -19,14 +19,13 @@ class RunState(StrEnum):
     RUNNING = "running"
     SUCCESS = "success"
     FAILED = "failed"
-    KILLED = "killed"
 
 
 class Run(Base):
     """One DAG run with the effective configuration it started with, and the one MLflow run that belongs to it."""
 
     __tablename__ = "runs"
-    __table_args__ = (UniqueConstraint("dag_id", "run_id"), Index(None, "strategy"))
+    __table_args__ = (UniqueConstraint("dag_id", "run_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     dag_id: Mapped[str]

@@ -191,7 +191,6 @@ def upgrade() -> None:
         sa.Column("created_at", UTCDateTime, nullable=False),
         sa.UniqueConstraint("dag_id", "run_id"),
     )
-    op.create_index("ix_runs_strategy", "runs", ["strategy"])
     op.create_table(
         "tracking_outbox",
         sa.Column("id", BigInt, primary_key=True),
@@ -264,7 +263,6 @@ def upgrade() -> None:
         sa.Column("state", Word, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("reference_price", ExactDecimal, nullable=True),
-        sa.Column("reserved_notional", ExactDecimal, nullable=True),
         sa.Column("currency", sa.String, nullable=False),
         sa.Column("broker_day", sa.Date, nullable=True),
         sa.Column("client_id", BigInt, nullable=True),
