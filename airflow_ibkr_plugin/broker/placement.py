@@ -7,7 +7,7 @@ so, and as refused only when the broker, asked afresh after an error, does not h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from airflow_ibkr_plugin.broker.codes import CODES
@@ -74,7 +74,17 @@ async def _confirm(gateway: Gateway, order_id: int, order_ref: str, errors: list
         until = time.monotonic() + _LATE_ACKNOWLEDGEMENT_SECONDS
         while gateway.journal.order(gateway.client_id, order_id, order_ref) is None and time.monotonic() < until:
             await gateway.journal.message(until - time.monotonic())
-    truth = await find(gateway, by_ref(order_ref))
+    return what_became_of(await find(gateway, by_ref(order_ref)), errors, order_ref=order_ref)
+
+
+def what_became_of(truth: BrokerTruth, errors: Sequence[BrokerError], *, order_ref: str) -> BrokerOrder:
+    """The order as the broker has it after an error or a dead first status. Pure.
+
+    :param truth: what the broker, asked afresh, knows of the orderRef.
+    :param errors: that came with the order's id, oldest first.
+    :raises OrderRejected: it never lived. :raises OrderIdInUse: nothing was placed, the id had been used.
+    :raises BrokerTimeout: it has executions, and is not listed.
+    """
     said = str(errors[0]) if errors else ""
     dead = DEAD_STATUSES if errors else TERMINAL_STATUSES
     alive = [order for order in truth.orders if order.status not in dead or order.filled]
@@ -139,12 +149,12 @@ async def _follow(gateway: Gateway, order: BrokerOrder, seconds: float) -> tuple
     ask_at = time.monotonic() + (_ASK_AGAIN_SECONDS if own and order.perm_id in gateway.journal.orders else 0)
     while True:
         truth = _known(gateway, matches, errors)
-        if _complete(truth):
+        if truth.complete:
             return truth, True
         gateway.check_connected()
         now = time.monotonic()
         if now >= deadline:
-            return truth, _ended(truth)
+            return truth, truth.ended
         if now >= ask_at or len(errors) > heard:
             heard = len(errors)
             await find(gateway, matches)
@@ -167,22 +177,6 @@ def _known(
             for order in truth.orders
         ),
     )
-
-
-def _ended(truth: BrokerTruth) -> bool:
-    if not truth.orders:
-        return False
-    last = truth.orders[-1]
-    # Inactive is the end only where the broker said why; else the order waits for something.
-    return last.status in TERMINAL_STATUSES or (last.status == "Inactive" and bool(last.reason))
-
-
-def _complete(truth: BrokerTruth) -> bool:
-    if not _ended(truth):
-        return False
-    last = truth.orders[-1]
-    expected = last.quantity if last.status == "Filled" else last.filled
-    return truth.filled >= expected and all(fill.commission is not None for fill in truth.executions)
 
 
 def by_ref(order_ref: str) -> Callable[[BrokerOrder | Execution], bool]:

@@ -37,3 +37,21 @@ class BrokerTruth:
     def filled(self) -> Decimal:
         """Quantity of all executions."""
         return sum((execution.quantity for execution in self.executions), Decimal(0))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the order (the last one, of several) has ended."""
+        if not self.orders:
+            return False
+        last = self.orders[-1]
+        # Inactive is the end only where the broker said why; else the order waits for something.
+        return last.status in TERMINAL_STATUSES or (last.status == "Inactive" and bool(last.reason))
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has ended, and all its executions are there with their commissions."""
+        if not self.ended:
+            return False
+        last = self.orders[-1]
+        expected = last.quantity if last.status == "Filled" else last.filled
+        return self.filled >= expected and all(fill.commission is not None for fill in self.executions)
