@@ -31,6 +31,13 @@ def alerts(database: Database) -> list[AlertRow]:
         return list(session.scalars(select(AlertRow).order_by(AlertRow.id)))
 
 
+@pytest.fixture
+def midday() -> Iterator[None]:
+    """Noon, UTC: a person is called once a day, and no test shall run into the next one."""
+    with freeze_time("2026-03-10 12:00", tick=True, real_asyncio=True):
+        yield
+
+
 def test_a_valid_session(database: Database, context: Any) -> None:
     assert sensor().poke(context)
     assert sensor().execute(context)["waited_s"] >= 0
@@ -41,7 +48,7 @@ def test_without_ibc_a_person_is_called_once_a_day(
     database: Database, gateway: SimulatorHandle, context: Any, received: list[dict[str, str]]
 ) -> None:
     gateway.control("logout")
-    with freeze_time("2026-03-10 15:00", tick=True) as clock:
+    with freeze_time("2026-03-10 15:00", tick=True, real_asyncio=True) as clock:
         assert not sensor().poke(context)
         assert not sensor().poke(context)
         (alert,) = alerts(database)
@@ -66,6 +73,7 @@ def test_ibc_logs_in_again(
     assert alerts(database) == []
 
 
+@pytest.mark.usefixtures("midday")
 def test_an_ibc_that_does_not_help_leaves_the_restart_to_the_triggerer(
     database: Database,
     gateway: SimulatorHandle,
@@ -98,6 +106,7 @@ def test_an_ibc_that_does_not_help_leaves_the_restart_to_the_triggerer(
     assert waiting.resume_execution("execute_complete", {"event": event}, context)["waited_s"] >= 0
 
 
+@pytest.mark.usefixtures("midday")
 def test_a_person_who_logs_in_is_not_disturbed_by_commands(
     database: Database,
     gateway: SimulatorHandle,
