@@ -4,13 +4,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
 
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
-from airflow_ibkr_plugin.errors import BrokerError, ClientIdInUse, GatewayUnavailable, SessionInvalid
+from airflow_ibkr_plugin.errors import BrokerError, ClientIdInUse, ConfigError, GatewayUnavailable, SessionInvalid
 
+E = TypeVar("E", bound=Exception)
 GREETING = "176\x0020261120 14:23:43 US/Eastern\0"
 
 
@@ -58,10 +60,14 @@ def spec(port: int, timeout: float = 30.0) -> GatewaySpec:
     )
 
 
-def refusal(port: int, timeout: float = 30.0) -> BrokerError:
-    with pytest.raises(BrokerError) as caught:
+def refused_with(kind: type[E], port: int, timeout: float = 30.0) -> E:
+    with pytest.raises(kind) as caught:
         BrokerSession.open(spec(port, timeout), client_id=10)
     return caught.value
+
+
+def refusal(port: int, timeout: float = 30.0) -> BrokerError:
+    return refused_with(BrokerError, port, timeout)
 
 
 def test_a_closed_port_names_itself_and_what_to_do() -> None:
@@ -124,10 +130,22 @@ def test_no_thread_stays_behind_a_refused_connection() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ibkr-")]
 
 
+LOGGED_IN = ("15\x001\x00DU1234567\0", "9\x001\x001\0")
+REFUSED = "4\x002\x00-1\x00201\x00Order rejected\0\0"
+
+
+def test_the_zone_of_a_gateway_matters_only_where_its_times_have_none() -> None:
+    strange = GREETING.replace("US/Eastern", "China Standard Time")
+    with listener(after_hello=strange.replace("176", "173"), after_start=LOGGED_IN) as port:
+        error: Exception = refused_with(ConfigError, port)
+    assert "China Standard Time" in str(error)
+    with listener(after_hello=strange.replace("176", "174"), after_start=LOGGED_IN, then=REFUSED) as port:
+        error = refusal(port)
+    assert "Order rejected" in str(error)  # it went on to ask for the account
+
+
 def test_a_refused_question_never_reads_as_a_refused_order() -> None:
-    refused = "4\x002\x00-1\x00201\x00Order rejected\0\0"
-    after = ("15\x001\x00DU1234567\0", "9\x001\x001\0")
-    with listener(after_hello=GREETING, after_start=after, then=refused) as port:
+    with listener(after_hello=GREETING, after_start=LOGGED_IN, then=REFUSED) as port:
         error = refusal(port)
     assert type(error) is BrokerError
     assert error.code == 201

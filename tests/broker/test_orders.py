@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -147,6 +148,8 @@ def test_only_the_client_that_placed_an_order_cancels_it(
     order = place(session, spy, FAR_BELOW, ref)
     with pytest.raises(BrokerError, match="client id 10"):
         other.cancel(order, seconds=1)
+    with pytest.raises(BrokerError, match="belongs to"):
+        session.cancel(replace(order, order_id=0), seconds=1)  # as a completed order comes
 
     session.close()
     with BrokerSession.open(spec, client_id=10) as again:
