@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -60,6 +61,8 @@ class IBKRHook(BaseHook):
             timeout = float(extra.get("timeout") or 10)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{where}: {error}.", remedy="ibc_port and timeout are numbers.") from error
+        if not (0 < timeout < math.inf):
+            raise ConfigError(f"{where}: timeout is {timeout}.", remedy="Set it to seconds above zero, such as 10.")
         return GatewaySpec(
             conn_id=self.ibkr_conn_id,
             host=connection.host or "127.0.0.1",

@@ -30,7 +30,15 @@ def test_an_empty_form_means_paper_on_this_machine(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("extra", "named"),
-    [({"trading_mode": "real"}, "trading_mode"), ({"ibc_port": "x"}, "ibc_port"), ({"client_ids": "0-5"}, "0-5")],
+    [
+        ({"trading_mode": "real"}, "trading_mode"),
+        ({"ibc_port": "x"}, "ibc_port"),
+        ({"client_ids": "0-5"}, "0-5"),
+        ({"timeout": "soon"}, "timeout"),
+        ({"timeout": -1}, "timeout"),
+        ({"timeout": "nan"}, "timeout"),
+        ({"timeout": "inf"}, "timeout"),
+    ],
 )
 def test_a_wrong_field_is_named(monkeypatch: pytest.MonkeyPatch, extra: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
