@@ -1,9 +1,10 @@
-"""Gateways that do not work, as plain sockets: each gives one clear error, in time."""
+"""Gateways that do not work, or not as the simulated one does, as plain sockets: one clear error each, in time."""
 
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -22,9 +23,13 @@ def frame(text: str) -> bytes:
 
 @contextmanager
 def listener(
-    *, after_hello: str = "", after_start: tuple[str, ...] = (), then: str = "", hang_up: bool = False
+    *,
+    after_hello: str = "",
+    after_start: tuple[str, ...] = (),
+    then: tuple[tuple[str, ...], ...] = (),
+    hang_up: bool = False,
 ) -> Iterator[int]:
-    """Accept one client; answer its hello, its startApi and its next request, then hang up or stay silent."""
+    """Accept one client; answer its hello, its startApi and its next requests, then hang up or stay silent."""
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -39,9 +44,10 @@ def listener(
                     connection.recv(4096)
                 for text in after_start:
                     connection.sendall(frame(text))
-                if then:
+                for answer in then:
                     connection.recv(4096)
-                    connection.sendall(frame(then))
+                    for text in answer:
+                        connection.sendall(frame(text))
                 if not hang_up:
                     ended.wait()
 
@@ -139,13 +145,45 @@ def test_the_zone_of_a_gateway_matters_only_where_its_times_have_none() -> None:
     with listener(after_hello=strange.replace("176", "173"), after_start=LOGGED_IN) as port:
         error: Exception = refused_with(ConfigError, port)
     assert "China Standard Time" in str(error)
-    with listener(after_hello=strange.replace("176", "174"), after_start=LOGGED_IN, then=REFUSED) as port:
+    with listener(after_hello=strange.replace("176", "174"), after_start=LOGGED_IN, then=((REFUSED,),)) as port:
         error = refusal(port)
     assert "Order rejected" in str(error)  # it went on to ask for the account
 
 
 def test_a_refused_question_never_reads_as_a_refused_order() -> None:
-    with listener(after_hello=GREETING, after_start=LOGGED_IN, then=REFUSED) as port:
+    with listener(after_hello=GREETING, after_start=LOGGED_IN, then=((REFUSED,),)) as port:
         error = refusal(port)
     assert type(error) is BrokerError
     assert error.code == 201
+
+
+def test_of_a_login_with_several_accounts_only_the_connections_own_counts() -> None:
+    def position(account: str, symbol: str, quantity: int) -> str:
+        fields = (
+            "61",
+            "3",
+            account,
+            "756733",
+            symbol,
+            "STK",
+            "",
+            "0",
+            "",
+            "",
+            "",
+            "USD",
+            symbol,
+            symbol,
+            quantity,
+            "99.5",
+        )
+        return "".join(f"{field}\0" for field in fields)
+
+    accounts = "15\x001\x00DU1234567,DU7654321\0"
+    mine, other = position("DU1234567", "SPY", 5), position("DU7654321", "QQQ", 7)
+    gone = position("DU1234567", "IBM", 0)
+    answers = (("54\x001\x00DU1234567\0",), (other, mine, gone, "62\x001\0"))
+    with listener(after_hello=GREETING, after_start=(accounts, LOGGED_IN[1]), then=answers) as port:
+        chosen = replace(spec(port), account="DU1234567")
+        with BrokerSession.open(chosen, client_id=10) as session:
+            assert [(p.account, p.symbol, p.quantity) for p in session.positions()] == [("DU1234567", "SPY", 5)]
