@@ -139,7 +139,8 @@ class RiskResult:
 def evaluate(rules: Iterable[tuple[RiskRule, Mapping[str, Any]]], context: RiskContext) -> RiskResult:
     """Run every rule in order; each sees the ticket as clamped so far. One denial denies.
 
-    A rule that raises, or clamps to a quantity that is not smaller and positive, denies: money paths fail closed.
+    A rule that raises, answers with anything but a Verdict, or clamps to a quantity that is not smaller and positive,
+    denies: money paths fail closed.
     """
     decisions: list[RiskDecision] = []
     denied = False
@@ -156,12 +157,14 @@ def evaluate(rules: Iterable[tuple[RiskRule, Mapping[str, Any]]], context: RiskC
 def _checked(rule: RiskRule, context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     try:
         verdict: object = rule.check(context, parameters)
+        if not (isinstance(verdict, Verdict) and isinstance(verdict.outcome, Outcome)):
+            return deny(f"rule {rule.name} answered {verdict!r}, not a Verdict")
+        if verdict.outcome is Outcome.CLAMP and not _is_smaller(verdict.quantity, context.ticket.quantity):
+            return deny(f"rule {rule.name} clamped {context.ticket.quantity} to {verdict.quantity}")
     except Exception as error:  # noqa: BLE001  third-party code; whatever it raises must deny, not pass
         return deny(f"rule {rule.name} failed: {type(error).__name__}: {error}")
-    if not isinstance(verdict, Verdict):
-        return deny(f"rule {rule.name} answered {verdict!r}, not a Verdict")
-    if verdict.outcome is Outcome.CLAMP and not (
-        verdict.quantity is not None and 0 < verdict.quantity < context.ticket.quantity
-    ):
-        return deny(f"rule {rule.name} clamped {context.ticket.quantity} to {verdict.quantity}")
     return verdict
+
+
+def _is_smaller(quantity: object, than: Decimal) -> bool:
+    return isinstance(quantity, Decimal) and quantity.is_finite() and 0 < quantity < than

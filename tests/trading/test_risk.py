@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from airflow_ibkr_plugin.trading.instruments import Instrument
-from airflow_ibkr_plugin.trading.orders import OrderTicket, Side
+from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
 from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, allow, clamp, deny, evaluate
+from airflow_ibkr_plugin.trading.sizing import careful_arithmetic
 
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
 CONTEXT = RiskContext(
@@ -50,10 +52,23 @@ def test_each_rule_sees_the_ticket_as_clamped_so_far_in_order() -> None:
     assert result.ticket.quantity == 10
 
 
+def test_rules_of_one_place_run_by_name() -> None:
+    result = evaluate([rule(name, lambda _: allow()) for name in ("b", "c", "a")], CONTEXT)
+    assert [decision.rule for decision in result.decisions] == ["a", "b", "c"]
+
+
 def test_one_denial_denies_and_all_decisions_are_kept() -> None:
-    result = evaluate([rule("no", lambda _: deny("because")), rule("yes", lambda _: allow())], CONTEXT)
+    rules = [
+        rule("a_no", lambda _: deny("because")),
+        rule("b_less", lambda _: clamp(Decimal(10), "less")),
+        rule("c_no", lambda context: deny(f"{context.ticket.quantity} are too many")),
+        rule("d_yes", lambda _: allow()),
+    ]
+    result = evaluate(rules, CONTEXT)
     assert result.ticket is None
-    assert [decision.rule for decision in result.decisions] == ["no", "yes"]
+    outcomes = [decision.verdict.outcome for decision in result.decisions]
+    assert outcomes == [Outcome.DENY, Outcome.CLAMP, Outcome.DENY, Outcome.ALLOW]
+    assert result.decisions[2].verdict.reason == "10 are too many"
     assert result.denied_by is not None
     assert result.denied_by.verdict.reason == "because"
 
@@ -68,7 +83,12 @@ def test_one_denial_denies_and_all_decisions_are_kept() -> None:
         lambda _: clamp(Decimal(101), "larger"),
         lambda _: clamp(Decimal(0), "nothing"),
         lambda _: clamp(Decimal(-1), "negative"),
+        lambda _: clamp(Decimal("NaN"), "nothing"),
+        lambda _: clamp(50, "no Decimal"),  # type: ignore[arg-type]
         lambda _: Verdict(outcome=Outcome.CLAMP),
+        lambda _: Verdict(outcome="deny"),  # type: ignore[arg-type]
+        lambda _: Verdict(outcome="refuse"),  # type: ignore[arg-type]
+        lambda _: Verdict(outcome=None),  # type: ignore[arg-type]
     ],
 )
 def test_a_rule_that_misbehaves_denies(answer: Any) -> None:
@@ -76,6 +96,15 @@ def test_a_rule_that_misbehaves_denies(answer: Any) -> None:
     assert result.ticket is None
     assert result.denied_by is not None
     assert "broken" in result.denied_by.verdict.reason
+
+
+def test_a_reference_that_is_no_number_stays_one_beside_a_limit() -> None:
+    limit = OrderTicket(side=Side.BUY, quantity=Decimal(1), order_type=OrderType.LIMIT, limit_price=Decimal(50))
+    nan = Quote(con_id=1, at=NOW, last=Decimal("NaN"))
+    with careful_arithmetic():
+        price = replace(CONTEXT, ticket=limit, quote=nan).price
+    assert price is not None
+    assert price.is_nan()
 
 
 def test_no_rules_pass_the_ticket_as_it_is() -> None:
