@@ -329,6 +329,16 @@ def test_intraday_tail(fetch: Fetch, broker: Watched) -> None:
     assert result.fetched == 5  # two new, three of overlap
 
 
+def test_a_bar_that_has_ended_just_now_may_still_be_under_way(fetch: Fetch, broker: Watched) -> None:
+    request = BarsRequest(bar_size="5 mins", duration="1 D")
+    broker.tamper = lambda bars: [bar for bar in bars if bar.time < TUESDAY - timedelta(minutes=5)]
+    broker.clock = TUESDAY + timedelta(seconds=29)
+    assert fetch(request).last == TUESDAY - timedelta(minutes=10)
+    broker.clock = TUESDAY + timedelta(seconds=30)
+    with pytest.raises(BadBars, match="1 more were complete"):
+        fetch(request)
+
+
 def test_extended_hours(fetch: Fetch) -> None:
     result = fetch(BarsRequest(bar_size="1 hour", duration="3 D", use_rth=False))
     assert {bar.time.hour for bar in result.bars} > {13, 14, 20, 23}
@@ -340,6 +350,27 @@ def test_a_clock_that_was_set_back(fetch: Fetch, broker: Watched) -> None:
     result = fetch(BarsRequest(duration="1 M"))
     assert result.last == datetime(2026, 2, 2, tzinfo=UTC)
     assert len(broker.asked) == 1
+
+
+def test_a_clock_that_was_set_back_asks_for_nothing_of_the_future(fetch: Fetch, broker: Watched) -> None:
+    broker.clock = datetime(2026, 3, 9, 22, 0, tzinfo=UTC)
+    fetch(BarsRequest(duration="3 D"))
+    broker.clock = datetime(2026, 3, 4, 22, 0, tzinfo=UTC)
+    assert fetch(BarsRequest(duration="3 D")).last == datetime(2026, 3, 4, tzinfo=UTC)
+    assert [end for _, end in broker.asked[1:]] == [None]  # the broker's now
+
+
+def test_an_end_in_the_future_is_now(fetch: Fetch) -> None:
+    later = fetch(BarsRequest(duration="5 D", end=TUESDAY + timedelta(days=30)))
+    assert later.last == datetime(2026, 3, 9, tzinfo=UTC)
+    assert later.bars == fetch(BarsRequest(duration="5 D")).bars
+
+
+def test_a_bar_of_all_hours_is_complete_when_extended_trading_ends(fetch: Fetch, broker: Watched) -> None:
+    broker.clock = datetime(2026, 3, 7, 0, 59, 59, tzinfo=UTC)  # Friday, 19:59:59 in New York
+    assert fetch(BarsRequest(duration="5 D", use_rth=False)).last == datetime(2026, 3, 5, tzinfo=UTC)
+    broker.clock = datetime(2026, 3, 7, 1, 0, tzinfo=UTC)
+    assert fetch(BarsRequest(duration="5 D", use_rth=False)).last == datetime(2026, 3, 6, tzinfo=UTC)
 
 
 def test_too_many_requests_are_refused_before_the_first(fetch: Fetch, broker: Watched) -> None:
