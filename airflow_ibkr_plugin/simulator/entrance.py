@@ -41,8 +41,7 @@ class Entrance:
         self._return: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
         self._logged_in = asyncio.Event()
-        self._next_restart: float | None = None
-        self._looked = 0.0
+        self._looked = gateway.clock.time()
 
     async def open(self) -> None:
         """Listen.
@@ -124,13 +123,9 @@ class Entrance:
         if at is None:
             return False
         # A clock that was set back has that night before it once more.
-        if self._next_restart is None or now < self._looked:
-            self._next_restart = _next(at, now)
+        due = self._looked <= now and _next(at, self._looked) <= now
         self._looked = now
-        if now < self._next_restart:
-            return False
-        self._next_restart = _next(at, now)
-        return True
+        return due
 
     def _come_back(self) -> None:
         self._return = None

@@ -1,9 +1,13 @@
-"""Faults of requests: what happens instead of a request's handler, before it, or after it."""
+"""Faults of requests: what happens instead of a request's handler, before it, or after it.
+
+Data farms are here too: a request wakes an inactive one, and gets nothing out of a broken one.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_ibkr_plugin.simulator.link import Farm, FarmState
 from airflow_ibkr_plugin.simulator.orders.checks import Refusal
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ _ASK_FOR_ORDERS = ("reqOpenOrders", "reqAllOpenOrders", "reqCompletedOrders")
 
 def with_faults(handlers: dict[str, Handler]) -> dict[str, Handler]:
     """The handlers, each behind the faults of its request."""
-    guards = {"placeOrder": _place_order, "reqHistoricalData": _historical_data}
+    guards = {"placeOrder": _place_order, "reqHistoricalData": _historical_data, "reqMktData": _market_data}
     guards |= dict.fromkeys(_ASK_FOR_ORDERS, _ask_for_orders)
     return {name: _behind(guards[name], handler) if name in guards else handler for name, handler in handlers.items()}
 
@@ -51,7 +55,21 @@ def _historical_data(session: Session, values: dict[str, Any], handler: Handler)
     if (fault := session.gateway.faults.take("pacing", client=session.client_id)) is not None:
         code = fault.details["code"]
         raise Refusal(code, _PACING[code])
+    _wake(session, Farm.HISTORY)
+    if session.gateway.link.farms[Farm.HISTORY] is not FarmState.OK:
+        raise Refusal(162, "Historical Market Data Service error message:HMDS server disconnect occurred")
     handler(session, values)
+
+
+def _market_data(session: Session, values: dict[str, Any], handler: Handler) -> None:
+    _wake(session, Farm.MARKET)
+    handler(session, values)
+
+
+def _wake(session: Session, farm: Farm) -> None:
+    link = session.gateway.link
+    if link.farms[farm] is FarmState.INACTIVE:
+        session.simulator.tell_all([link.set_farm(farm, FarmState.OK)])
 
 
 def _ask_for_orders(session: Session, values: dict[str, Any], handler: Handler) -> None:

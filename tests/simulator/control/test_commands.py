@@ -1,16 +1,21 @@
-"""The control port, its faults, and the IBC command server."""
+"""The control port."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import ib_insync as ibi
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from airflow_ibkr_plugin.simulator.control.commands import COMMANDS, Control
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 
 
@@ -134,42 +139,84 @@ def test_muted_ends(simulator: SimulatorHandle, ib: ibi.IB) -> None:
     assert ib.reqContractDetails(ibi.Stock("AAPL", "SMART", "USD"))
 
 
-@pytest.mark.parametrize("mode", ["close", "refuse"])
-@pytest.mark.parametrize("command", ["RESTART", "RECONNECTACCOUNT"])
-def test_a_logout_ends_by_ibc(start: Any, connect: Any, until: Any, mode: str, command: str) -> None:
-    simulator = start(ibc_port=0)
-    ib = connect(simulator)
-    seen: list[int] = []
-    ib.errorEvent += lambda request, code, text, contract: seen.append(code)
-    simulator.control("logout", mode=mode)
-    lost(ib, until)
-    assert 1100 in seen
-    refused = ibi.IB()
-    with pytest.raises((ConnectionError, TimeoutError)):
-        refused.connect("127.0.0.1", simulator.port, clientId=1, timeout=0.5)
-    assert ask(simulator.ibc_port, command)[0].startswith("OK")
-    assert connect(simulator).isConnected()
+@pytest.mark.parametrize("peer", [("192.0.2.7", 4711), ("2001:db8::7", 4711, 0, 0), None])
+def test_only_this_machine_is_answered(
+    simulator: SimulatorHandle, peer: tuple[Any, ...] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The port listens on 127.0.0.1 alone; were it reached from elsewhere all the same, it would say nothing."""
+    assert _answer_to(peer) == b""
+    assert "refused" in caplog.text
 
 
-def test_control_logs_in_again(simulator: SimulatorHandle, connect: Any) -> None:
-    simulator.control("logout", mode="refuse")
+@pytest.mark.parametrize("peer", [("127.0.0.1", 4711), ("127.0.0.2", 4711), ("::1", 4711, 0, 0)])
+def test_any_loopback_address_is_this_machine(peer: tuple[Any, ...]) -> None:
+    assert json.loads(_answer_to(peer))["error"].startswith("not JSON")
+
+
+def _answer_to(peer: tuple[Any, ...] | None) -> bytes:
+    """What a peer with that address gets for one line that is no JSON."""
+
+    async def ask_once() -> bytes:
+        written = bytearray()
+
+        class Transport(asyncio.Transport):
+            def write(self, data: bytes | bytearray | memoryview) -> None:
+                written.extend(data)
+
+            def close(self) -> None: ...
+
+            def is_closing(self) -> bool:
+                return False
+
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport = Transport({"peername": peer})
+        protocol.connection_made(transport)
+        reader.feed_data(b"{\n")
+        reader.feed_eof()
+        writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+        await Control(cast(Any, None)).connection(reader, writer)
+        return bytes(written)
+
+    return asyncio.run(ask_once())
+
+
+def test_the_command_ports_are_not_reached_by_other_addresses(start: Any) -> None:
+    simulator = start(host="0.0.0.0", ibc_port=0)
+    others = [ip for *_, (ip, *_) in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+    for address in {"127.0.0.2", *others} - {"127.0.0.1"}:
+        for port in (simulator.control_port, simulator.ibc_port):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((address, port), timeout=5)
+
+
+LONG = [b"[" * 60_000, b'{"cmd": ' * 8_000, b"x" * 200_000]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200) | st.sampled_from(LONG))
+def test_any_line_is_answered_or_ends_its_connection(simulator: SimulatorHandle, line: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", simulator.control_port), timeout=10) as stranger:
+        stranger.sendall(line.replace(b"\n", b"") + b"\n")
+        with contextlib.suppress(ConnectionError):  # hung up on before it was read to its end
+            got = stranger.makefile("rb").readline()
+            assert got == b"" or json.loads(got)["ok"] is False
+    assert simulator.control("status")["ok"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = sorted({field.name for command in COMMANDS.values() for field in command.fields})
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(sorted(COMMANDS)), st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=4))
+def test_any_fields_are_taken_or_refused(simulator: SimulatorHandle, name: str, fields: dict[str, Any]) -> None:
+    """Whatever a field is given, the answer is ok, or an error in words."""
+    answer = json.loads(ask(simulator.control_port, json.dumps({"cmd": name} | fields))[0])
+    assert answer["ok"] or name in answer["error"]
+    simulator.control("disarm")
     simulator.control("login")
-    assert connect(simulator).isConnected()
-
-
-def test_ibc_commands(start: Any) -> None:
-    simulator = start(ibc_port=0)
-    assert ask(simulator.ibc_port, "reconnectdata", "", "ENABLEAPI", "NONSENSE", "EXIT", "RESTART") == [
-        "OK ",
-        "ERROR ENABLEAPI is not valid for the IB Gateway",
-        "ERROR Command invalid",
-        "OK Goodbye",
-    ]
-
-
-def test_ibc_stops_the_gateway(start: Any) -> None:
-    simulator = start(ibc_port=0)
-    assert ask(simulator.ibc_port, "STOP") == ["OK Shutting down: STOP command"]
-    simulator.join(20)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", simulator.port), timeout=5)
