@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from airflow_ibkr_plugin.store.database import Database
 
 _HOME = Path(tempfile.mkdtemp(prefix="ibkr-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
@@ -44,6 +46,20 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def trading_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """The trading database of this installation: empty, migrated, the one that `open_database` opens."""
+    from airflow_ibkr_plugin.store.database import open_database
+    from airflow_ibkr_plugin.store.migrate import migrate
+
+    url = f"sqlite:///{tmp_path / 'trading.db'}"
+    monkeypatch.setenv("AIRFLOW__IBKR__SQL_ALCHEMY_CONN", url)
+    migrate(url)
+    database = open_database()
+    yield database
+    database.dispose()
 
 
 @dataclass(frozen=True)

@@ -38,19 +38,17 @@ def gateway(replay: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def installation(
-    gateway: Any, airflow_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_port: int
-) -> Iterator[Path]:
+    gateway: Any,
+    airflow_home: Path,
+    trading_database: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unused_port: int,
+) -> Path:
     """Settings of one installation: an empty trading database, charts in a folder, nobody at MLflow's address."""
-    from airflow_ibkr_plugin.store.database import open_database
-    from airflow_ibkr_plugin.store.migrate import migrate
-
-    url = f"sqlite:///{tmp_path / 'trading.db'}"
-    monkeypatch.setenv("AIRFLOW__IBKR__SQL_ALCHEMY_CONN", url)
     monkeypatch.setenv("AIRFLOW__IBKR__CHARTS_URL", f"file://{tmp_path / 'charts'}")
     monkeypatch.setenv("AIRFLOW__IBKR__MLFLOW_TRACKING_URI", f"http://127.0.0.1:{unused_port}")
     extra = {"account": "DU1234567", "client_ids": "10-25"}
     connection = {"conn_type": "ibkr", "host": "127.0.0.1", "port": gateway.port, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_IBKR_DEFAULT", json.dumps(connection))
-    migrate(url)
-    yield tmp_path
-    open_database().dispose()
+    return tmp_path

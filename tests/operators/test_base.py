@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +13,8 @@ from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_ibkr_plugin.operators.base import IBKROperator, TaskRun
 from airflow_ibkr_plugin.sensors.market_open import MarketOpenSensor
-from airflow_ibkr_plugin.store.database import Database, open_database
+from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.failures import Failures
-from airflow_ibkr_plugin.store.migrate import migrate
 from airflow_ibkr_plugin.store.tracking_outbox import TrackingOutbox
 
 
@@ -34,16 +32,6 @@ class EndlessSensor(MarketOpenSensor):
         return threading.Event().wait(60)
 
 
-@pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path / 'trading.db'}"
-    monkeypatch.setenv("AIRFLOW__IBKR__SQL_ALCHEMY_CONN", url)
-    migrate(url)
-    database = open_database()
-    yield database
-    database.dispose()
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -52,14 +40,14 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databa
     ],
     ids=["operator", "sensor"],
 )
-def test_a_task_time_out_is_on_record(database: Database, make: Callable[[], Any]) -> None:
+def test_a_task_time_out_is_on_record(trading_database: Database, make: Callable[[], Any]) -> None:
     ti = SimpleNamespace(
         dag_id="slow", run_id="r1", task_id="slow", map_index=-1, try_number=1, log_url="", start_date=None
     )
     # Airflow's own alarm, as its task runner sets it for `execution_timeout`.
     with pytest.raises(AirflowTaskTimeout), timeout(0.05):
         make().execute({"ti": ti})
-    with database.read() as session:
+    with trading_database.read() as session:
         (failure,) = Failures(session).for_run("slow", "r1")
         (row,) = TrackingOutbox(session).pending(None, "slow", "r1", limit=10)
     assert (failure.task_id, failure.error_type, failure.family) == ("slow", "AirflowTaskTimeout", "")

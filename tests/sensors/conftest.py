@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +14,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle, start_simulator
-from airflow_ibkr_plugin.store.database import Database, open_database
-from airflow_ibkr_plugin.store.migrate import migrate
+from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.triggers.poll import PollTrigger
 
 IN_SESSION = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # a Tuesday, 11:00 in New York
@@ -43,14 +41,9 @@ def connect(gateway: SimulatorHandle, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 
 @pytest.fixture
-def database(connect: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """The trading database of this installation."""
-    url = f"sqlite:///{tmp_path / 'trading.db'}"
-    monkeypatch.setenv("AIRFLOW__IBKR__SQL_ALCHEMY_CONN", url)
-    migrate(url)
-    database = open_database()
-    yield database
-    database.dispose()
+def database(connect: Callable[..., None], trading_database: Database) -> Database:
+    """The trading database of this installation, and the connection."""
+    return trading_database
 
 
 @pytest.fixture
