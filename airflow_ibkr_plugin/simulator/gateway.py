@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 
 from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.simulator.account.funds import START_CASH, check_currencies
+from airflow_ibkr_plugin.simulator.account.money import RATE_UNIT
 from airflow_ibkr_plugin.simulator.account.portfolio import Portfolio
 from airflow_ibkr_plugin.simulator.api.meter import RATE
 from airflow_ibkr_plugin.simulator.clock import Clock
 from airflow_ibkr_plugin.simulator.control.faults import Faults
 from airflow_ibkr_plugin.simulator.link import Link
 from airflow_ibkr_plugin.simulator.market.catalogue import Catalogue, Instrument, synthetic
+from airflow_ibkr_plugin.simulator.market.crosses import synthetic_days
 from airflow_ibkr_plugin.simulator.market.hours import eastern_day
-from airflow_ibkr_plugin.simulator.market.prices import Market, Quote, RecordedDays, SyntheticDays
+from airflow_ibkr_plugin.simulator.market.prices import Market, Quote, RecordedDays
 from airflow_ibkr_plugin.simulator.market.replay import load_replay
 from airflow_ibkr_plugin.simulator.orders.book import Book, Execution, Order
 from airflow_ibkr_plugin.simulator.state import StateStore
@@ -30,6 +34,8 @@ class Options:
 
     :param state: file that keeps orders, executions and the clock. :param replay: folder of recorded bars.
     :param clock: where the simulated clock starts, aware UTC; None: real time.
+    :param cash: what the account starts with, by currency; None: 1,000,000 of the base currency.
+    :param base_currency: what totals and margins are stated in.
     :param clock_speed: simulated seconds in a real one.
     :param message_rate: messages a second that a client may send; 0: any number.
     :param restart_at: New York time of the nightly restart; None: there is none.
@@ -51,7 +57,8 @@ class Options:
     restart_at: time | None = None
     restart_seconds: float = 0.0
     ibc_verbose: bool = False
-    cash: Decimal = Decimal(1_000_000)
+    cash: Mapping[str, Decimal] | None = None
+    base_currency: str = "USD"
 
 
 class Gateway:
@@ -69,10 +76,13 @@ class Gateway:
         self.link = Link()
         self.market = Market()
         self.book = Book()
-        self.portfolio = Portfolio(options.cash)
+        self.base_currency = options.base_currency
+        self.start_cash = dict(options.cash or {options.base_currency: START_CASH})
+        self.portfolio = Portfolio(self.start_cash)
         self.store = StateStore(options.state) if options.state is not None else None
         try:
             self.catalogue = self._load_contracts()
+            check_currencies(self)
             if self.store is not None:
                 self._restore(self.store)
             self._start_clock()
@@ -85,11 +95,11 @@ class Gateway:
         options = self.options
         last_year = max(datetime.now(UTC).year, options.clock.year if options.clock else 0)
         instruments = synthetic(last_year)
-        for instrument in instruments:
-            self.market.add(instrument, SyntheticDays(options.seed, instrument))
+        for instrument, days in synthetic_days(instruments, options.seed):
+            self.market.add(instrument, days)
         if options.replay is not None:
-            for instrument, days in load_replay(options.replay, last_year):
-                self.market.add(instrument, RecordedDays(days))
+            for instrument, recorded in load_replay(options.replay, last_year):
+                self.market.add(instrument, RecordedDays(recorded))
                 instruments.append(instrument)
         return Catalogue(instruments)
 
@@ -115,25 +125,35 @@ class Gateway:
         """What the market shows now."""
         return self.market.quote(instrument, self.clock.time())
 
-    def last_price(self, instrument: Instrument) -> Decimal:
-        """The price that positions are valued at; 0 before the instrument's first session."""
-        quote = self.quote(instrument)
+    def last_price(self, instrument: Instrument, moment: float | None = None) -> Decimal:
+        """The price that positions are valued at, now or at that moment; 0 before the instrument's first session."""
+        quote = self.market.quote(instrument, self.clock.time() if moment is None else moment)
         return Decimal(repr(quote.last)) if quote else Decimal(0)
 
-    def rate(self, currency: str) -> Decimal:
-        """USD for one unit of the currency, now.
+    def rate(self, currency: str, moment: float | None = None) -> Decimal:
+        """What one unit of the currency is worth in the base currency, now or at that moment, to 8 decimals.
 
-        :raises ConfigError: no pair of the catalogue prices it.
+        It is the price of their pair in the catalogue; where there is none, it goes by way of USD.
+
+        :raises ConfigError: no pair prices it.
         """
-        if currency == "USD":
+        return self._cross(currency, self.base_currency, moment).quantize(RATE_UNIT)
+
+    def _cross(self, currency: str, wanted: str, moment: float | None) -> Decimal:
+        if currency == wanted:
             return Decimal(1)
-        direct = self.catalogue.pair(currency, "USD")
+        direct = self.catalogue.pair(currency, wanted)
         if direct is not None:
-            return self.last_price(direct)
-        inverse = self.catalogue.pair("USD", currency)
-        if inverse is None:
-            raise ConfigError(f"No currency pair prices {currency} in USD.", remedy="Replay instruments in USD.")
-        return 1 / self.last_price(inverse)
+            return self.last_price(direct, moment)
+        inverse = self.catalogue.pair(wanted, currency)
+        if inverse is not None:
+            return 1 / self.last_price(inverse, moment)
+        if "USD" in (currency, wanted):
+            raise ConfigError(
+                f"No currency pair prices {currency} in {wanted}.",
+                remedy="Use the currencies that docs/simulator-money.md lists.",
+            )
+        return self._cross(currency, "USD", moment) * self._cross("USD", wanted, moment)
 
     def save_order(self, order: Order) -> None:
         """Keep an order's new state."""
@@ -159,7 +179,8 @@ class Gateway:
             self.store.commit()
 
     def _restore(self, store: StateStore) -> None:
-        made_with = {"seed": self.options.seed, "account": self.account, "cash": str(self.options.cash)}
+        cash = {currency: str(amount) for currency, amount in self.start_cash.items()}
+        made_with = {"seed": self.options.seed, "account": self.account, "cash": cash, "base": self.base_currency}
         before = store.get("options")
         if before not in (None, made_with):
             raise ConfigError(

@@ -1,28 +1,25 @@
-"""What the account is worth, in IBKR's keys. Every figure derives from cash, positions and last prices."""
+"""What the account is worth. Every figure derives from cash, positions and last prices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from airflow_ibkr_plugin.simulator.account.portfolio import ZERO, Position, cents
+from airflow_ibkr_plugin.simulator.account.margin import currency_margin, reg_t_margin, stock_margin
+from airflow_ibkr_plugin.simulator.account.money import RATE_UNIT, ZERO, cents
+from airflow_ibkr_plugin.simulator.account.portfolio import Position
 from airflow_ibkr_plugin.simulator.gateway import Gateway
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
-
-# Reg T: half of a stock's value to open it, a quarter to keep it; forex by IBKR's rate for the major pairs.
-_STOCK_INITIAL = Decimal("0.50")
-_STOCK_MAINTENANCE = Decimal("0.25")
-_FOREX_MARGIN = Decimal("0.03")
-
-#: Value of the key `Simulator`: every account of this gateway has it, none of a real one.
-SIMULATOR = "airflow-ibkr-plugin"
 
 
 @dataclass(frozen=True)
 class Holding:
-    """A position valued at the last price, in the instrument's currency; average cost as IBKR states it."""
+    """A position valued at the last price, in the instrument's currency; average cost as IBKR states it.
+
+    :param realized: today's.
+    """
 
     instrument: Instrument
     quantity: Decimal
@@ -46,27 +43,52 @@ class Holding:
         }
 
 
+@dataclass
+class Ledger:
+    """The account in one currency.
+
+    :param rate: of the base currency for one unit. :param stock: value of stocks, short ones negative; `gross`: all
+        positive. :param realized: today's profit, after commissions. :param unrealized: with that of currency pairs.
+    """
+
+    currency: str
+    rate: Decimal
+    cash: Decimal = ZERO
+    stock: Decimal = ZERO
+    gross: Decimal = ZERO
+    realized: Decimal = ZERO
+    unrealized: Decimal = ZERO
+    margin: Decimal = ZERO
+    reg_t: Decimal = ZERO
+
+
 @dataclass(frozen=True)
 class Figures:
-    """The account in its base currency, USD."""
+    """The account in its base currency."""
 
     cash: Decimal
     stock_value: Decimal
     gross: Decimal
     initial_margin: Decimal
     maintenance_margin: Decimal
+    reg_t_margin: Decimal
     realized: Decimal
     unrealized: Decimal
 
     @property
     def equity(self) -> Decimal:
-        """Net liquidation value."""
+        """Net liquidation value, which is the equity with loan value too."""
         return self.cash + self.stock_value
 
     @property
     def available(self) -> Decimal:
         """What is left of the equity after the initial margin."""
         return self.equity - self.initial_margin
+
+    @property
+    def excess(self) -> Decimal:
+        """What is left of the equity after the maintenance margin."""
+        return self.equity - self.maintenance_margin
 
 
 def holding(gateway: Gateway, con_id: int) -> Holding:
@@ -75,111 +97,84 @@ def holding(gateway: Gateway, con_id: int) -> Holding:
     position = gateway.portfolio.positions.get(con_id, Position())
     price = gateway.last_price(instrument)
     value = cents(position.quantity * price)
-    average = position.average_cost.quantize(Decimal("0.00000001"))
-    return Holding(instrument, position.quantity, price, value, average, value - position.cost, position.realized)
+    return Holding(
+        instrument,
+        position.quantity,
+        price,
+        value,
+        position.average_cost.quantize(RATE_UNIT),
+        value - position.cost,
+        position.traded(gateway.today).realized,
+    )
 
 
-def holdings(gateway: Gateway) -> list[Holding]:
-    """All positions, those that were closed too."""
-    return [holding(gateway, con_id) for con_id in gateway.portfolio.positions]
-
-
-def figures(gateway: Gateway, changed: dict[int, Decimal] | None = None) -> Figures:
+def figures(gateway: Gateway, changed: Mapping[int, Decimal] | None = None) -> Figures:
     """The account now; with `changed` (conId to signed shares) as if those had been bought at the last price."""
+    return in_base(ledgers(gateway, changed))
+
+
+def ledgers(gateway: Gateway, changed: Mapping[int, Decimal] | None = None) -> list[Ledger]:
+    """The account by currency: the base currency, and each that the account has or had anything in."""
     changes = changed or {}
-    rates = {currency: gateway.rate(currency) for currency in gateway.portfolio.cash}
-    cash = sum((amount * rates[currency] for currency, amount in gateway.portfolio.cash.items()), ZERO)
-    stock = gross = initial = maintenance = realized = unrealized = ZERO
+    books = _Books(gateway)
+    for currency, amount in gateway.portfolio.cash.items():
+        books[currency].cash += amount
     for con_id in {*gateway.portfolio.positions, *changes}:
         held = holding(gateway, con_id)
-        rate = gateway.rate(held.instrument.currency)
-        realized += held.realized * rate
-        unrealized += held.unrealized * rate
-        moved = held.value + cents(changes.get(con_id, ZERO) * held.price)
-        size = abs(moved * rate)
+        book = books[held.instrument.currency]
+        book.realized += held.realized
+        book.unrealized += held.unrealized
+        shares = changes.get(con_id, ZERO)
+        paid = cents(shares * held.price)
+        book.cash -= paid
         if held.instrument.is_forex:
-            initial += size * _FOREX_MARGIN
-            maintenance += size * _FOREX_MARGIN
-            continue
-        cash -= (moved - held.value) * rate
-        stock += moved * rate
-        gross += size
-        initial += size * _STOCK_INITIAL
-        maintenance += size * _STOCK_MAINTENANCE
-    realized -= gateway.portfolio.forex_commissions
-    return Figures(*map(cents, (cash, stock, gross, initial, maintenance, realized, unrealized)))
+            books[held.instrument.symbol].cash += shares
+            fees = gateway.portfolio.positions.get(con_id, Position()).traded(gateway.today)
+            if fees.fees:
+                books[fees.fee_currency].realized -= fees.fees
+        else:
+            _add_stock(book, held, held.quantity + shares, held.value + paid)
+    return [books.by_currency[currency] for currency in sorted(books.by_currency)]
 
 
-def account_values(gateway: Gateway) -> Iterator[tuple[str, str, str]]:
-    """Key, value and currency of each account value."""
-    yield "AccountCode", gateway.account, ""
-    yield "AccountReady", "true", ""
-    yield "AccountType", "INDIVIDUAL", ""
-    yield from origin(gateway)
-    now = figures(gateway)
-    margins = {
-        "NetLiquidation": now.equity,
-        "EquityWithLoanValue": now.equity,
-        "TotalCashValue": now.cash,
-        "SettledCash": now.cash,
-        "AccruedCash": ZERO,
-        "GrossPositionValue": now.gross,
-        "InitMarginReq": now.initial_margin,
-        "MaintMarginReq": now.maintenance_margin,
-        "FullInitMarginReq": now.initial_margin,
-        "FullMaintMarginReq": now.maintenance_margin,
-        "AvailableFunds": now.available,
-        "FullAvailableFunds": now.available,
-        "ExcessLiquidity": now.equity - now.maintenance_margin,
-        "FullExcessLiquidity": now.equity - now.maintenance_margin,
-        "BuyingPower": max(now.available / _STOCK_INITIAL, ZERO),
-    }
-    for key, amount in margins.items():
-        yield key, _money(amount), "USD"
-    cushion = (now.equity - now.maintenance_margin) / now.equity if now.equity else ZERO
-    yield "Cushion", str(cushion.quantize(Decimal("0.0001"))), ""
-    yield "DayTradesRemaining", "-1", ""
-    yield from _ledger(gateway, now)
+def in_base(books: Iterable[Ledger]) -> Figures:
+    """The account in its base currency: each ledger's amounts, converted and rounded, and the margin of debts."""
+    books = list(books)
+
+    def total(amount: Callable[[Ledger], Decimal]) -> Decimal:
+        return sum((cents(amount(book) * book.rate) for book in books), ZERO)
+
+    worth = {book.currency: cents(book.cash * book.rate) + cents(book.stock * book.rate) for book in books}
+    debt_initial, debt_maintenance = currency_margin(worth)
+    margin = total(lambda book: book.margin)
+    return Figures(
+        cash=total(lambda book: book.cash),
+        stock_value=total(lambda book: book.stock),
+        gross=total(lambda book: book.gross),
+        initial_margin=margin + debt_initial,
+        maintenance_margin=margin + debt_maintenance,
+        reg_t_margin=total(lambda book: book.reg_t),
+        realized=total(lambda book: book.realized),
+        unrealized=total(lambda book: book.unrealized),
+    )
 
 
-def origin(gateway: Gateway) -> Iterator[tuple[str, str, str]]:
-    """What says that none of this is real: who simulates it, and the simulated time (`false` on a real clock)."""
-    yield "Simulator", SIMULATOR, ""
-    yield "SimulatedClock", gateway.clock.now().isoformat() if gateway.clock.simulated else "false", ""
+class _Books:
+    """Ledgers by currency, each made when it is first asked for."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.by_currency: dict[str, Ledger] = {}
+        self[gateway.base_currency]
+
+    def __getitem__(self, currency: str) -> Ledger:
+        if currency not in self.by_currency:
+            self.by_currency[currency] = Ledger(currency, self._gateway.rate(currency))
+        return self.by_currency[currency]
 
 
-def _ledger(gateway: Gateway, now: Figures) -> Iterator[tuple[str, str, str]]:
-    """Cash and stock by currency, and the same in base currency."""
-    held = [item for item in holdings(gateway) if not item.instrument.is_forex]
-    for currency, amount in sorted(gateway.portfolio.cash.items()):
-        own = [item for item in held if item.instrument.currency == currency]
-        stock = sum((item.value for item in own), ZERO)
-        yield from _ledger_values(
-            currency,
-            cents(amount),
-            stock,
-            sum((item.realized for item in own), ZERO),
-            sum((item.unrealized for item in own), ZERO),
-            gateway.rate(currency),
-        )
-    yield from _ledger_values("BASE", now.cash, now.stock_value, now.realized, now.unrealized, Decimal(1))
-
-
-def _ledger_values(
-    currency: str, cash: Decimal, stock: Decimal, realized: Decimal, unrealized: Decimal, rate: Decimal
-) -> Iterator[tuple[str, str, str]]:
-    yield "Currency", currency, currency
-    for key, amount in {
-        "CashBalance": cash,
-        "TotalCashBalance": cash,
-        "StockMarketValue": stock,
-        "NetLiquidationByCurrency": cash + stock,
-        "RealizedPnL": realized,
-        "UnrealizedPnL": unrealized,
-    }.items():
-        yield key, _money(amount), currency
-    yield "ExchangeRate", str(rate.quantize(Decimal("0.00000001")).normalize()), currency
-
-
-def _money(amount: Decimal) -> str:
-    return format(cents(amount), "f")
+def _add_stock(book: Ledger, held: Holding, quantity: Decimal, value: Decimal) -> None:
+    book.stock += value
+    book.gross += abs(value)
+    book.margin += stock_margin(quantity, held.price, value, book.currency)
+    book.reg_t += reg_t_margin(value)

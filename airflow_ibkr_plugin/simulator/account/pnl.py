@@ -1,4 +1,4 @@
-"""Profit of the broker's day: what the account is worth now against what it was worth when the day began."""
+"""Profit of the broker's day, midnight to midnight in New York, and what the account was worth when it began."""
 
 from __future__ import annotations
 
@@ -6,42 +6,80 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from airflow_ibkr_plugin.simulator.account.figures import figures
-from airflow_ibkr_plugin.simulator.account.portfolio import ZERO, cents
+from airflow_ibkr_plugin.simulator.account.figures import figures, holding
+from airflow_ibkr_plugin.simulator.account.money import ZERO, cents
 from airflow_ibkr_plugin.simulator.gateway import Gateway
 from airflow_ibkr_plugin.simulator.market.hours import EASTERN
 
 
 @dataclass(frozen=True)
-class DailyPnL:
-    """In USD. `realized` and `unrealized` are since the account was opened."""
+class AccountPnL:
+    """Of the whole account, in its base currency."""
 
     daily: Decimal
     unrealized: Decimal
     realized: Decimal
 
 
-def daily_pnl(gateway: Gateway, con_id: int | None = None) -> DailyPnL:
-    """Profit of the day, of one contract or of the whole account.
+@dataclass(frozen=True)
+class PositionPnL:
+    """Of one position, in the account's base currency; None: there is nothing that it could be of."""
 
-    For each contract: today's value of what is held, less the value at the day's start of what was held then, less
-    what was paid today, and the commissions.
-    """
+    quantity: Decimal
+    daily: Decimal | None
+    unrealized: Decimal | None
+    realized: Decimal | None
+    value: Decimal
+
+
+def account_pnl(gateway: Gateway) -> AccountPnL:
+    """Profit of all positions that were held today."""
     now = figures(gateway)
-    wanted = [con_id] if con_id is not None else list(gateway.portfolio.positions)
-    daily = sum((_daily(gateway, contract) for contract in wanted), ZERO)
-    return DailyPnL(cents(daily), now.unrealized, now.realized)
+    daily = sum((_daily(gateway, con_id) for con_id in gateway.portfolio.positions), ZERO)
+    return AccountPnL(daily, now.unrealized, now.realized)
+
+
+def position_pnl(gateway: Gateway, con_id: int) -> PositionPnL:
+    """Profit of one position."""
+    position = gateway.portfolio.positions.get(con_id)
+    if position is None or not (position.quantity or position.last_traded.day == gateway.today):
+        return PositionPnL(ZERO, None, None, None, ZERO)
+    held = holding(gateway, con_id)
+    rate = gateway.rate(held.instrument.currency)
+    closed = position.traded(gateway.today).closed
+    return PositionPnL(
+        held.quantity,
+        _daily(gateway, con_id),
+        cents(held.unrealized * rate),
+        cents(held.realized * rate) if closed else None,
+        cents(held.value * rate),
+    )
+
+
+def previous_equity(gateway: Gateway) -> Decimal:
+    """Equity when the day began, in the base currency: what was held then, at that time's prices and rates."""
+    start, day = _day_start(gateway), gateway.today
+    traded = gateway.portfolio.day_cash(day)
+    worth = {currency: amount - traded.get(currency, ZERO) for currency, amount in gateway.portfolio.cash.items()}
+    for con_id, position in gateway.portfolio.positions.items():
+        instrument = gateway.instrument(con_id)
+        held = position.quantity - position.traded(day).signed
+        if held and not instrument.is_forex:
+            value = cents(held * gateway.last_price(instrument, start))
+            worth[instrument.currency] = worth.get(instrument.currency, ZERO) + value
+    return sum((cents(amount * gateway.rate(currency, start)) for currency, amount in worth.items()), ZERO)
 
 
 def _daily(gateway: Gateway, con_id: int) -> Decimal:
-    instrument = gateway.instrument(con_id)
-    rate = gateway.rate(instrument.currency)
-    midnight = datetime(gateway.today.year, gateway.today.month, gateway.today.day, tzinfo=EASTERN).timestamp()
-    before = gateway.market.quote(instrument, midnight)
-    today = [execution for execution in gateway.book.executions(gateway.today) if execution.con_id == con_id]
-    bought = sum((execution.signed for execution in today), ZERO)
-    paid = sum((cents(execution.signed * execution.price) for execution in today), ZERO)
-    fees = sum((execution.commission * gateway.rate(execution.commission_currency) for execution in today), ZERO)
-    held = gateway.portfolio.positions[con_id].quantity if con_id in gateway.portfolio.positions else ZERO
-    start = cents((held - bought) * Decimal(repr(before.last))) if before else ZERO
-    return (cents(held * gateway.last_price(instrument)) - start - paid) * rate - fees
+    """Value of what is held, less the value at the day's start of what was held then, less what was paid since."""
+    instrument, position = gateway.instrument(con_id), gateway.portfolio.positions[con_id]
+    today = position.traded(gateway.today)
+    before = cents((position.quantity - today.signed) * gateway.last_price(instrument, _day_start(gateway)))
+    profit = cents(position.quantity * gateway.last_price(instrument)) - before - today.paid
+    fees = cents(today.fees * gateway.rate(today.fee_currency)) if today.fees else ZERO
+    return cents(profit * gateway.rate(instrument.currency)) - fees
+
+
+def _day_start(gateway: Gateway) -> float:
+    day = gateway.today
+    return datetime(day.year, day.month, day.day, tzinfo=EASTERN).timestamp()

@@ -13,6 +13,7 @@ from airflow_ibkr_plugin.simulator.market.hours import ExchangeHours, ForexHours
 STOCK = "STK"
 FOREX = "CASH"
 
+_TRADING_CLASSES = {"NASDAQ": "NMS", "IBIS": "XETRA"}
 _STOCK_TYPES = "ACTIVETIM,ADJUST,DAY,GTC,IOC,LMT,MKT,STP,STPLMT"
 
 
@@ -124,6 +125,7 @@ def stock(
     isin: str = "",
     stock_type: str = "COMMON",
     currency: str = "USD",
+    tick: str = "0.01",
     **details: Any,
 ) -> Instrument:
     """A stock or ETF with IBKR's usual names."""
@@ -135,10 +137,10 @@ def stock(
         exchange="SMART",
         primary_exchange=primary,
         local_symbol=symbol,
-        trading_class="NMS" if primary == "NASDAQ" else symbol,
+        trading_class=_TRADING_CLASSES.get(primary, symbol),
         long_name=name,
         hours=hours,
-        min_tick=Decimal("0.01"),
+        min_tick=Decimal(tick),
         isin=isin,
         stock_type=stock_type,
         exchanges=("SMART", primary),
@@ -174,9 +176,9 @@ def _forex(con_id: int, base: str, quote: str, level: float, tick: str) -> Instr
 def synthetic(last_year: int) -> list[Instrument]:
     """The built-in contracts; their conIds, tickers and ISINs are the real ones, their prices are not.
 
-    `SHOP` is ambiguous without a currency or a primary exchange.
+    The conIds of NESN and 7203 are our own. `SHOP` is ambiguous without a currency or a primary exchange.
     """
-    ExchangeHours.load(("XNYS", "XTSE"), last_year)
+    ExchangeHours.load(("XNYS", "XTSE", "XETR", "XLON", "XSWX", "XTKS"), last_year)
     new_york = ExchangeHours("XNYS", "US/Eastern", last_year)
     toronto = ExchangeHours("XTSE", "US/Eastern", last_year)
     etf = {"stock_type": "ETF"}
@@ -203,8 +205,23 @@ def synthetic(last_year: int) -> list[Instrument]:
               volatility=0.02, volume=8_000_000, industry="Technology"),
         stock(195014189, "SHOP", "SIMULATED Shopify Inc (Toronto)", "TSE", toronto, isin="CA82509L1076", level=110.0,
               volatility=0.02, volume=3_000_000, industry="Technology", currency="CAD"),
+        stock(14204, "SAP", "SIMULATED SAP SE", "IBIS", ExchangeHours("XETR", "MET", last_year), isin="DE0007164600",
+              level=220.0, volume=2_000_000, industry="Technology", currency="EUR", tick="0.02"),
+        stock(307127671, "GLAB", "SIMULATED SPDR Bloomberg Global Aggregate Bond UCITS ETF", "LSEETF",
+              ExchangeHours("XLON", "GB-Eire", last_year), isin="IE00BF1QPJ56", level=27.0, volatility=0.003,
+              volume=200_000, currency="GBP", tick="0.005", **etf),
+        stock(stable_con_id("NESN", "EBS", "CHF"), "NESN", "SIMULATED Nestle SA", "EBS",
+              ExchangeHours("XSWX", "MET", last_year), isin="CH0038863350", level=85.0, volatility=0.009,
+              volume=4_000_000, industry="Consumer, Non-cyclical", currency="CHF", tick="0.02"),
+        stock(stable_con_id("7203", "TSEJ", "JPY"), "7203", "SIMULATED Toyota Motor Corp", "TSEJ",
+              ExchangeHours("XTKS", "Japan", last_year), isin="JP3633400001", level=2500.0, volume=25_000_000,
+              industry="Consumer, Cyclical", currency="JPY", tick="0.5"),
         _forex(12087792, "EUR", "USD", 1.08, "0.00005"),
         _forex(12087797, "GBP", "USD", 1.27, "0.00005"),
         _forex(15016059, "USD", "JPY", 150.0, "0.005"),
         _forex(15016062, "USD", "CAD", 1.37, "0.00005"),
+        _forex(12087820, "USD", "CHF", 0.88, "0.00005"),
+        _forex(12087807, "EUR", "GBP", 0.85, "0.00005"),
+        _forex(12087817, "EUR", "CHF", 0.95, "0.00005"),
+        _forex(14321016, "EUR", "JPY", 162.0, "0.005"),
     ]  # fmt: skip

@@ -6,8 +6,9 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Protocol
 
+from airflow_ibkr_plugin.simulator.account.commissions import order_commission
 from airflow_ibkr_plugin.simulator.account.figures import figures
-from airflow_ibkr_plugin.simulator.account.portfolio import cents, commission
+from airflow_ibkr_plugin.simulator.account.money import cents
 from airflow_ibkr_plugin.simulator.gateway import Gateway
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.market.hours import EASTERN, current, eastern_day, next_open, sessions_from, tws_time
@@ -262,7 +263,7 @@ class Desk:
 
     def _commission(self, instrument: Instrument, shares: Decimal, price: Decimal | None = None) -> tuple[Decimal, str]:
         at = price if price is not None else self._gateway.last_price(instrument)
-        return commission(instrument, shares, at, self._gateway.rate(instrument.currency))
+        return order_commission(self._gateway, instrument, shares, at)
 
     def _figures_after(self, order: Order) -> Any:
         signed = order.quantity if order.is_buy else -order.quantity

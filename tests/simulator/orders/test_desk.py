@@ -311,7 +311,7 @@ def test_an_unknown_contract_is_refused(ib: ibi.IB, until: Any, seen: Seen) -> N
 def test_what_if_places_nothing(simulator: SimulatorHandle, ib: ibi.IB, apple: Any) -> None:
     state = ib.whatIfOrder(apple, ibi.MarketOrder("BUY", 100))
     worth = price(ib, apple).last * 100
-    assert float(state.initMarginChange) == pytest.approx(worth / 2)
+    assert float(state.initMarginChange) == pytest.approx(worth / 4)
     assert state.commission == 1.0
     assert simulator.control("status")["orders"] == 0
 
