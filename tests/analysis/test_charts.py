@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from airflow_ibkr_plugin.analysis.axis import compact, date_ticks, price_decimals
-from airflow_ibkr_plugin.analysis.chart_style import DOWN, LABEL_BACK, LINES, UP
+from airflow_ibkr_plugin.analysis.chart_style import DOWN, FAINT, LABEL_BACK, LINES, UP
 from airflow_ibkr_plugin.analysis.charts import ChartImage, draw_chart
 from airflow_ibkr_plugin.errors import BadBars, ConfigError
 from airflow_ibkr_plugin.trading.bars import BAR_SIZES
@@ -153,6 +153,25 @@ def test_no_level_of_the_axis_looks_out_from_under_the_last_price(bars: Any, clo
     assert not margin[box[-1] + 2]
 
 
+def test_volume_is_drawn_to_scale(bars: Any) -> None:
+    """The newest of 60 bars has four times the volume of the others, so it stands four times as high."""
+    traded = [replace(b, volume=1e6) for b in bars[:59]] + [replace(bars[59], volume=4e6)]
+    panel = pixels(draw(traded, indicators=[]))[466:562]
+    middle = [round(10 + 724 * (n + 0.7) / 60.4) for n in (40, 59)]
+    heights = [int((np.ptp(panel[:, x], axis=1) > 40).sum()) for x in middle]
+    assert heights[1] == pytest.approx(4 * heights[0], abs=4)
+    assert heights[1] == pytest.approx(96 / 1.25, abs=2)
+
+
+def test_a_panel_has_its_guides_and_its_line_and_the_prices_a_legend(bars: Any) -> None:
+    image = draw(bars, indicators=[{"name": "rsi"}, {"name": "ema"}])
+    dashes = coloured(image, FAINT)[:, 12:732].sum(axis=1)
+    assert int((dashes > 200).sum()) == 2
+    assert count(image, LINES[2], columns=slice(120, 732)) > 300
+    swatch = coloured(image, LINES[0])[50:68, 12:40]
+    assert int(swatch.sum()) > 15
+
+
 def test_an_average_shows_over_the_band_around_it(bars: Any) -> None:
     image = draw(bars, indicators=[{"name": "sma", "period": 20}, {"name": "bollinger", "period": 20}])
     assert count(image, LINES[0], columns=slice(120, 730)) > 300
@@ -237,6 +256,11 @@ def test_ticks_stand_where_months_begin_and_name_the_year_once(bars: Any) -> Non
     ticks = date_ticks([b.time for b in bars], intraday=False)
     assert [label for _, label in ticks] == ["Jan\n2024", "Feb", "Mar", "Apr", "May", "Jun", "Jul"]
     assert all(bars[place].time.month != bars[place - 1].time.month for place, _ in ticks[1:])
+
+
+def test_a_first_bar_just_before_a_round_time_has_no_label_to_crowd_the_next(bars: Any) -> None:
+    late = [b.time for b in bars if b.time >= datetime(2024, 1, 30, tzinfo=UTC)]
+    assert [label for _, label in date_ticks(late, intraday=False)][:2] == ["Feb\n2024", "Mar"]
 
 
 def test_where_days_are_too_many_and_weeks_too_few_every_other_day_is_named() -> None:

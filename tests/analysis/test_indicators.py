@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -75,6 +76,12 @@ def test_the_schema_takes_what_compute_takes() -> None:
     for wrong in ([{"name": "smaa"}], [{"name": "sma", "fast": 3}], [{"period": 3}]):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, schema)
+
+
+@pytest.mark.parametrize("wrong", [{"low": 0.0}, {"open": -1.0}, {"close": float("nan")}, {"volume": float("inf")}])
+def test_a_bar_without_real_prices_is_an_error_that_names_it(bars: Any, wrong: dict[str, float]) -> None:
+    with pytest.raises(BadBars, match=f"the bar of {bars[7].time.date()}T"):
+        columns([*bars[:7], replace(bars[7], **wrong), *bars[8:]])
 
 
 def test_no_bars_are_an_error() -> None:

@@ -277,6 +277,12 @@ def test_a_fault_in_one_strategy_is_placed_there_and_leaves_the_other(checker: C
     assert lines(wild) == ["w.yaml:11:34: -1 is less than or equal to the minimum of 0."]
 
 
+def test_a_fault_that_the_strategies_share_is_placed_where_they_share_it(checker: Checker) -> None:
+    calm, wild = load_text(TEMPLATE.replace("1000", "-1").encode(), FILE, checker)
+    assert lines(calm) == ["w.yaml:5:25: -1 is less than or equal to the minimum of 0."]
+    assert wild.error is None  # its own limit replaces the shared one
+
+
 @pytest.mark.parametrize("patch", ["{id: x}", "[]"])
 def test_a_strategy_whose_patch_cannot_be_leaves_the_other(patch: str, checker: Checker) -> None:
     calm, wild = load_text(TEMPLATE.replace("\n    symbols: [SPY]", f" {patch}").encode(), FILE, checker)
