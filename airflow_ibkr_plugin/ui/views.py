@@ -41,15 +41,17 @@ class StrategiesView(BaseView):  # type: ignore[misc]
     @permission_name("read")
     def chart(self, chart_id: int) -> Any:
         """One stored chart."""
-        with open_database().read() as session:
-            stored = Charts(session).get(chart_id)
-            if stored is None or stored.dag_id not in _readable_dag_ids():
-                abort(404)
-            url, sha256 = stored.url, stored.sha256
         try:
+            with open_database().read() as session:
+                stored = Charts(session).get(chart_id)
+                if stored is None or stored.dag_id not in _readable_dag_ids():
+                    abort(404)
+                url, sha256 = stored.url, stored.sha256
             picture = load_chart(url, sha256)
         except ChartMissing:
             abort(404)
+        except IBKRPluginError as error:
+            return Response(str(error), 503, mimetype="text/plain")
         return Response(picture, mimetype="image/png", headers={"Cache-Control": "private, max-age=86400"})
 
 

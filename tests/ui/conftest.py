@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from airflow_ibkr_plugin.cli.local.setup import prepare
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 EXAMPLES = Path(__file__).parents[2] / "example_configs"
 PAGE = "/pluginsv2/ibkr/strategies"
+CHART = "/pluginsv2/ibkr/charts/1.png"
 AT = datetime(2018, 6, 13, 14, 30, tzinfo=UTC)
 
 
@@ -30,7 +31,8 @@ class Site:
 
     layout: Layout
     passwords: dict[str, str]
-    without_database: httpx.Response | None = None  # the page, asked for while the trading database was away
+    # The page and the chart, asked for while the trading database was away.
+    without_database: dict[str, httpx.Response] = field(default_factory=dict)
 
     def client(self, user: str | None) -> httpx.Client:
         """A client logged in as that user, by a bearer token; anonymous for None. Follows no redirects."""
@@ -69,7 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     try:
         found = Site(layout=layout, passwords=passwords)
         _wait(found, server)
-        found.without_database = found.client(ADMIN).get(PAGE)
+        found.without_database = {path: found.client(ADMIN).get(path) for path in (PAGE, CHART)}
         away.rename(database)
         yield found
     finally:

@@ -51,6 +51,16 @@ def test_the_chart_is_the_picture_that_was_stored(site) -> None:
     assert site.client("viewer").get("/pluginsv2/ibkr/charts/999.png").status_code == httpx.codes.NOT_FOUND
 
 
+def test_a_chart_that_was_altered_in_storage_is_not_shown(site) -> None:
+    file = site.layout.home / "ibkr" / "charts" / "momentum_replay" / "test.png"
+    picture = file.read_bytes()
+    file.write_bytes(picture[:-1])
+    try:
+        assert site.client("viewer").get(CHART).status_code == httpx.codes.NOT_FOUND
+    finally:
+        file.write_bytes(picture)
+
+
 def test_the_page_is_in_the_navigation_for_readers(site) -> None:
     plugins = site.client("viewer").get("/api/v2/plugins").raise_for_status().json()["plugins"]
     (ours,) = [plugin for plugin in plugins if plugin["name"] == "ibkr"]
@@ -59,7 +69,9 @@ def test_the_page_is_in_the_navigation_for_readers(site) -> None:
 
 
 def test_without_the_trading_database_the_page_says_so_and_airflow_stays_well(site) -> None:
-    assert site.without_database.status_code == httpx.codes.SERVICE_UNAVAILABLE
-    assert "There is no trading database" in site.without_database.text
-    assert "airflow ibkr db migrate" in site.without_database.text
+    for path in (PAGE, CHART):
+        answer = site.without_database[path]
+        assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert "There is no trading database" in answer.text
+        assert "airflow ibkr db migrate" in answer.text
     assert site.client(None).get("/api/v2/monitor/health").status_code == httpx.codes.OK
