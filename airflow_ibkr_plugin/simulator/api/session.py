@@ -38,6 +38,8 @@ MUCH_UNREAD = 512 * 1024 * 1024
 #: A connection must have said who it is within this many seconds.
 HELLO_SECONDS = 20.0
 _LINGER_SECONDS = 1.0
+# Of a number or id, which is an int to the clients.
+_MAX_DIGITS = 10
 
 Handler = Callable[["Session", dict[str, Any]], None]
 
@@ -83,18 +85,9 @@ class Session(asyncio.Protocol):
         self.simulator.clients.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.ended():
-            return
-        try:
-            for wire in self._reader.feed(data):
-                if self.ended():
-                    break
-                self._received(wire)
-            if self.version == 0 and self._reader.hello is not None:
-                self._greet(self._reader.hello)
-        except MalformedMessage as error:
-            self.refuse(f"malformed: {error}")
-        self.simulator.flush()
+        if not self.ended():
+            self.push(lambda: self._read(data))
+            self.simulator.flush()
 
     def pause_writing(self) -> None:
         """Called by asyncio: the client does not read as fast as it is answered."""
@@ -137,7 +130,7 @@ class Session(asyncio.Protocol):
             self._failed(error, request)
 
     def push(self, send: Callable[[], None]) -> None:
-        """Send something that was not asked for; what goes wrong ends this client, and only this one."""
+        """Do something for this client that no request stands behind; what goes wrong ends it, and only it."""
         try:
             send()
         except Exception as error:  # noqa: BLE001  (a defect: logged whole, and the client is told)
@@ -190,6 +183,17 @@ class Session(asyncio.Protocol):
 
     # --- receiving -------------------------------------------------------------------------------
 
+    def _read(self, data: bytes) -> None:
+        try:
+            for wire in self._reader.feed(data):
+                if self.ended():
+                    return
+                self._received(wire)
+            if self.version == 0 and self._reader.hello is not None:
+                self._greet(self._reader.hello)
+        except MalformedMessage as error:
+            self.refuse(f"malformed: {error}")
+
     def _greet(self, hello: str) -> None:
         lowest, highest = version_range(hello)
         self.version = min(highest, MAX_VERSION)
@@ -213,7 +217,7 @@ class Session(asyncio.Protocol):
             self.error(-1, 100, f"Max rate of messages per second has been exceeded:max={rate} rec={rate + 1} (1)")
             self.refuse(f"more than {rate} messages a second")
             return
-        number = int(wire[0]) if wire[0].isdecimal() and len(wire[0]) <= 5 else -1
+        number = _number(wire[0])
         message = REQUESTS.get(number)
         if message is None:
             self._not_served(number, wire)
@@ -242,7 +246,7 @@ class Session(asyncio.Protocol):
             raise MalformedMessage(f"unknown message {wire[0][:20]!r}")
         name, position = NOT_SERVED[number]
         asked = wire[position] if 0 < position < len(wire) else ""
-        self.error(int(asked) if asked.isdecimal() else -1, 321, f"{name} is not served by this simulator")
+        self.error(_number(asked), 321, f"{name} is not served by this simulator")
 
     def _start(self, values: dict[str, Any]) -> None:
         wanted = values["clientId"]
@@ -281,6 +285,11 @@ class Session(asyncio.Protocol):
 
 def _request_id(message: Message, wire: list[str]) -> int:
     for position, item in enumerate(message.items[:2], start=1):
-        if getattr(item, "name", "") in ("reqId", "orderId") and position < len(wire) and wire[position].isdecimal():
-            return int(wire[position])
+        if getattr(item, "name", "") in ("reqId", "orderId") and position < len(wire):
+            return _number(wire[position])
     return -1
+
+
+def _number(text: str) -> int:
+    """The message number or id that a field holds, -1 if it holds none."""
+    return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else -1

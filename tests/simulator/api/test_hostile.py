@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from typing import Any
 
 import ib_insync as ibi
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 from airflow_ibkr_plugin.simulator.wire.framing import frame
-from airflow_ibkr_plugin.simulator.wire.tables_in import REQUESTS
 
 
 @pytest.mark.parametrize(
@@ -62,37 +58,12 @@ def test_an_unreadable_field_is_answered(simulator: SimulatorHandle, raw: Any) -
     assert client.until(49)
 
 
-def test_the_33rd_client_is_refused(simulator: SimulatorHandle, raw: Any) -> None:
-    clients = [raw(simulator, number) for number in range(32)]
-    assert all(client.until(9) for client in clients)
-    one_more = raw(simulator, 99)
-    assert one_more.hung_up()
-    clients[0].socket.close()
-    clients[1].send(49, 1)
-    assert clients[1].until(49)
-
-
 @pytest.mark.parametrize(
     ("versions", "expected"), [("v100..157", "157"), ("v100..225", "176"), ("v157..176 +X", "176")]
 )
 def test_versions(simulator: SimulatorHandle, raw: Any, versions: str, expected: str) -> None:
     hello = raw(simulator, 1, versions).hello
     assert hello == [expected, "20261120 11:00:00 US/Eastern"]
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(sorted(REQUESTS)), st.lists(st.text(max_size=6), max_size=40)), max_size=5))
-def test_any_requests(simulator: SimulatorHandle, made: list[tuple[int, list[str]]]) -> None:
-    """Requests with any fields: the server lives, whatever becomes of the client."""
-    with socket.create_connection(("127.0.0.1", simulator.port), timeout=10) as stranger:
-        stranger.sendall(b"API\0\0\0\0\x09v157..176" + frame(["71", "2", "9", ""]))
-        with contextlib.suppress(ConnectionError):
-            for number, values in made:
-                stranger.sendall(frame([str(number), *(value.replace("\0", "") for value in values)]))
-            stranger.shutdown(socket.SHUT_WR)
-            while stranger.recv(65536):
-                pass
-    assert simulator.control("status")["ok"]
 
 
 @pytest.mark.parametrize(("rate", "survives"), [(50, False), (0, True)])
