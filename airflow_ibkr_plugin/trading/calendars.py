@@ -96,7 +96,13 @@ def _calendar(name: str, *, early: bool) -> _Calendar:
     if name in _CME:
         return _PandasMarketCalendar(name, _CME[name])
     if name in exchange_calendars.get_calendar_names(include_aliases=True):
-        return _ExchangeCalendar(name, early=early)
+        try:
+            return _ExchangeCalendar(name, early=early)
+        except ValueError as error:  # its special dates and its week may not fit each other, as XTAE's in 4.13.2
+            raise ConfigError(
+                f"exchange_calendars cannot make its calendar {name}: {str(error)[:80]}...",
+                remedy="Install another release of exchange-calendars, or name another calendar of that market.",
+            ) from error
     import pandas_market_calendars
 
     if name in pandas_market_calendars.get_calendar_names():

@@ -65,7 +65,7 @@ _ZONES: Mapping[str, str] = {
     "HKT": "Asia/Hong_Kong",
     "AET": "Australia/Sydney",
 }
-# Longer than any closure since 1990: Shanghai and Hong Kong stay closed up to ten days.
+# Longer than any closure of the exchanges above since 1990: Seoul was closed for ten days at the end of 1992.
 _HORIZON = timedelta(days=14)
 _DAY = timedelta(days=1)
 _RANGE = re.compile(r"(?:(\d{8}):)?(\d{4})-(?:(\d{8}):)?(\d{4})")

@@ -30,6 +30,12 @@ def test_a_check_passes_over_ids_in_use_and_says_when_there_is_none(spec: Gatewa
             check_session(replace(spec, client_ids=range(19, 20)))
 
 
+def test_a_check_begins_at_the_other_end_than_leases_do(spec: GatewaySpec, caplog: pytest.LogCaptureFixture) -> None:
+    with BrokerSession.open(spec, client_id=10), caplog.at_level(logging.INFO, "airflow_ibkr_plugin.broker.auth"):
+        assert check_session(spec).valid
+    assert not [record for record in caplog.records if record.name == "airflow_ibkr_plugin.broker.auth"]
+
+
 def test_an_account_that_is_not_managed_is_a_mistake(spec: GatewaySpec) -> None:
     with pytest.raises(ConfigError, match="DU7654321"):
         check_session(replace(spec, account="DU7654321"))

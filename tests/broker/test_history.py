@@ -360,6 +360,10 @@ def test_a_clock_that_was_set_back_asks_for_nothing_of_the_future(fetch: Fetch, 
     assert [end for _, end in broker.asked[1:]] == [None]  # the broker's now
 
 
+def test_the_exchanges_own_calendar_comes_first(fetch: Fetch) -> None:
+    assert len(fetch(BarsRequest(duration="5 D", calendar="XTKS")).bars) == 5
+
+
 def test_an_end_in_the_future_is_now(fetch: Fetch) -> None:
     later = fetch(BarsRequest(duration="5 D", end=TUESDAY + timedelta(days=30)))
     assert later.last == datetime(2026, 3, 9, tzinfo=UTC)

@@ -127,7 +127,7 @@ def cut(sessions: list[Session], size: timedelta) -> list[tuple[Bar, datetime]]:
 @given(
     calendar=st.sampled_from(["XNYS", "XTKS"]),
     bar_size=st.sampled_from(["30 mins", "1 hour", "4 hours", "8 hours"]),
-    after=st.integers(0, 60 * 24 * 12),
+    after=st.one_of(st.integers(0, 60 * 24 * 12), st.integers(0, 2 * 24 * 12).map(lambda half_hours: 30 * half_hours)),
 )
 def test_bars_are_missed_from_the_moment_on_from_which_they_are_complete(
     calendar: str, bar_size: str, after: int
@@ -251,6 +251,17 @@ def test_the_last_bar_of_a_session_ends_with_it() -> None:
     close = WEEKS[-1].close
     assert complete([last], bar_size="4 hours", expected=WEEKS, now=close) == [last]
     assert complete([last], bar_size="4 hours", expected=WEEKS, now=close - timedelta(seconds=1)) == []
+    first, today = bar_at(WEEKS[-1].open), WEEKS[-1:]
+    for now, missed in ((close - timedelta(seconds=1), False), (close, True)):
+        report = check_bars([first], bar_size="4 hours", expected=today, now=now)
+        assert (report.stale is not None) is missed
+
+
+def test_a_bar_is_complete_at_its_end() -> None:
+    bar = bar_at(WEEKS[0].open)
+    end = bar.time + MINUTES
+    assert complete([bar], bar_size="30 mins", expected=WEEKS, now=end) == [bar]
+    assert complete([bar], bar_size="30 mins", expected=WEEKS, now=end - timedelta(seconds=1)) == []
 
 
 def scaled(bars: list[Bar], factor: float) -> list[Bar]:

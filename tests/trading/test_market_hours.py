@@ -269,6 +269,15 @@ def test_unknown_calendar_and_dates_out_of_reach_are_errors() -> None:
             sessions(date(1970, 1, 1), date(1970, 2, 1), calendar)
 
 
+def test_a_calendar_that_its_library_cannot_make_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str, **_: object) -> None:
+        raise ValueError("Special dates [...] are not sessions.")
+
+    monkeypatch.setattr("exchange_calendars.get_calendar", broken)
+    with pytest.raises(ConfigError, match="cannot make its calendar XICE: Special dates"):
+        sessions(date(2026, 11, 2), date(2026, 11, 6), "XICE")
+
+
 def test_sessions_of_a_week_with_a_holiday_and_an_early_close() -> None:
     week = sessions(date(2026, 11, 21), date(2026, 11, 29), "XNYS")
     assert [s.date.day for s in week] == [23, 24, 25, 27]
