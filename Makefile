@@ -7,7 +7,7 @@ HOME_  := $(CURDIR)/.airflow
 LOCAL  := $(BIN)/python -m airflow_ibkr_plugin.cli.local
 
 .DEFAULT_GOAL := help
-.PHONY: help install run smoke test test-ib-async lint bench clean
+.PHONY: help install run smoke test test-ib-async test-clients lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,20 @@ test-ib-async: ## the broker tests on ib_async, in an environment of its own
 	.venv-ib-async/bin/python -m pip install --quiet --no-deps --editable .
 	.venv-ib-async/bin/python -m pytest tests/broker
 
+CLIENTS := $(basename $(notdir $(wildcard tests/simulator/clients/requirements/*.txt)))
+
+test-clients: install $(CLIENTS:%=.venv-clients/%/.installed) ## the simulator's scenarios on other client libraries
+	@for client in $(CLIENTS); do \
+	  echo "--- $$client"; \
+	  SIMULATOR_PYTHON=$(CURDIR)/$(BIN)/python .venv-clients/$$client/bin/python -m pytest -q tests/simulator/clients \
+	  || exit 1; \
+	done
+
+.venv-clients/%/.installed: tests/simulator/clients/requirements/%.txt | $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --requirement $<
+	@touch $@
+
 lint: install ## ruff, strict types, the floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +62,4 @@ bench: install ## measured side by side: broker seam, pipeline, import cost
 	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and every local installation
-	rm -rf $(VENV) .venv-ib-async .airflow .airflow-smoke
+	rm -rf $(VENV) .venv-ib-async .venv-clients .airflow .airflow-smoke

@@ -123,6 +123,6 @@ def positive(name: str) -> Callable[[Values], bool]:
     return lambda values: float(values.get(name) or 0) > 0
 
 
-def equals(name: str, *wanted: str) -> Callable[[Values], bool]:
+def equals(name: str, *wanted: object) -> Callable[[Values], bool]:
     """Condition: the named value is one of those."""
     return lambda values: values.get(name) in wanted

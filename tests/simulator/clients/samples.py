@@ -1,0 +1,75 @@
+"""Every message that the simulator can send, with as few and with as many values as its table allows."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import pkgutil
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from airflow_ibkr_plugin.simulator import wire
+from airflow_ibkr_plugin.simulator.wire.fields import Field, Item, Message, Repeat, When
+from airflow_ibkr_plugin.simulator.wire.tables_in import REQUESTS
+
+#: Fields that clients do more with than keep their number, by name and kind; taken in turn.
+_SPECIAL: dict[tuple[str, str], tuple[object, ...]] = {
+    ("time", "str"): ("20261120 11:00:00 US/Eastern",),
+    ("date", "str"): ("20261120",),
+    ("completedTime", "str"): ("20261120 11:00:00 US/Eastern",),
+    ("tickType", "int"): (1,),
+    ("kind", "int"): (1, 2, 3, 4),
+}
+#: How many entries lists have in the variants of :func:`full`.
+VARIANTS = range(4)
+
+
+def _server_messages() -> dict[str, Message]:
+    tables = (module.name for module in pkgutil.iter_modules(wire.__path__) if module.name.startswith("tables_"))
+    declared = (
+        value
+        for name in tables
+        for value in vars(importlib.import_module(f"{wire.__name__}.{name}")).values()
+        if isinstance(value, Message)
+    )
+    requests = set(REQUESTS.values())
+    return {message.name: message for message in declared if message not in requests}
+
+
+SERVER_MESSAGES = _server_messages()
+
+
+def least(message: Message) -> dict[str, Any]:
+    """Only what must be given."""
+    return {item.name: _value(item, 1, 0) for item in _scalars(message.items) if item.default is None}
+
+
+def full(message: Message, variant: int) -> dict[str, Any]:
+    """All that can be given, each field another number; lists have as many entries as the variant says."""
+    return _full(message.items, variant, itertools.count(11))
+
+
+def _full(items: Iterable[Item], variant: int, numbers: Iterator[int]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for item in items:
+        if isinstance(item, Repeat):
+            values[item.name] = [_full(item.items, variant, numbers) for _ in range(variant)]
+            values |= _full(item.tail, variant, numbers)
+        elif isinstance(item, When):
+            values |= _full(item.items, variant, numbers)
+        elif item.kind != "fixed":
+            values[item.name] = _value(item, next(numbers), variant)
+    return values
+
+
+def _scalars(items: Iterable[Item]) -> Iterator[Field]:
+    for item in items:
+        if isinstance(item, Field):
+            yield item
+        elif isinstance(item, When):
+            yield from _scalars(item.items)
+
+
+def _value(field: Field, number: int, variant: int) -> object:
+    special = _SPECIAL.get((field.name, field.kind))
+    return special[variant % len(special)] if special else number if field.kind == "int" else str(number)
