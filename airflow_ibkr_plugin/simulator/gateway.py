@@ -17,10 +17,12 @@ from airflow_ibkr_plugin.simulator.api.meter import RATE
 from airflow_ibkr_plugin.simulator.clock import Clock
 from airflow_ibkr_plugin.simulator.control.faults import Faults
 from airflow_ibkr_plugin.simulator.link import Link
+from airflow_ibkr_plugin.simulator.market.access import MarketDataAccess
 from airflow_ibkr_plugin.simulator.market.catalogue import Catalogue, Instrument, synthetic
 from airflow_ibkr_plugin.simulator.market.crosses import synthetic_days
+from airflow_ibkr_plugin.simulator.market.days import RecordedDays
 from airflow_ibkr_plugin.simulator.market.hours import eastern_day
-from airflow_ibkr_plugin.simulator.market.prices import Market, Quote, RecordedDays
+from airflow_ibkr_plugin.simulator.market.prices import Market, Quote
 from airflow_ibkr_plugin.simulator.market.replay import load_replay
 from airflow_ibkr_plugin.simulator.orders.book import Book, Execution, Order
 from airflow_ibkr_plugin.simulator.state import StateStore
@@ -75,6 +77,7 @@ class Gateway:
         self.faults = Faults()
         self.link = Link()
         self.market = Market()
+        self.access = MarketDataAccess()
         self.book = Book()
         self.base_currency = options.base_currency
         self.start_cash = dict(options.cash or {options.base_currency: START_CASH})

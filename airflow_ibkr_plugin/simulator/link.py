@@ -62,7 +62,19 @@ _RESTORED = "Connectivity between IBKR and Trader Workstation has been restored"
 
 #: Requests that a gateway cannot answer by itself.
 NEEDS_SERVER = frozenset(
-    {"placeOrder", "cancelOrder", "reqGlobalCancel", "reqContractDetails", "reqMktData", "reqHistoricalData"}
+    {
+        "placeOrder",
+        "cancelOrder",
+        "reqGlobalCancel",
+        "reqContractDetails",
+        "reqMatchingSymbols",
+        "reqMktData",
+        "reqHistoricalData",
+        "reqHeadTimeStamp",
+        "reqHistoricalTicks",
+        "reqRealTimeBars",
+        "reqTickByTickData",
+    }
 )
 
 

@@ -125,7 +125,7 @@ class Simulator:
         notices = self.gateway.link.restore(data_lost=data_lost)
         if data_lost:
             for session in self.clients.started:
-                session.subscriptions.streams.clear()
+                session.subscriptions.lose()
         self.tell_all(notices)
         self.desk.step()
 

@@ -88,6 +88,18 @@ class Catalogue:
             return [known] if known is not None and _exchange_matches(known, asked["exchange"]) else []
         return [instrument for instrument in self if _matches(instrument, asked)]
 
+    def matching(self, pattern: str) -> list[Instrument]:
+        """The contracts whose symbol begins with a pattern, or a word of whose name does; the same symbol first."""
+        wanted = pattern.strip().upper()
+        if not wanted:
+            return []
+        named = [
+            item
+            for item in self
+            if item.symbol.startswith(wanted) or any(word.startswith(wanted) for word in item.long_name.upper().split())
+        ]
+        return sorted(named, key=lambda item: (item.symbol != wanted, not item.symbol.startswith(wanted), item.symbol))
+
     def pair(self, base: str, quote: str) -> Instrument | None:
         """The currency pair that prices `base` in `quote`."""
         wanted = (FOREX, base, quote)
@@ -95,24 +107,30 @@ class Catalogue:
 
 
 def _matches(instrument: Instrument, asked: dict[str, Any]) -> bool:
-    if asked.get("secIdType") == "ISIN":
-        return bool(asked["secId"]) and instrument.isin == asked["secId"]
-    symbol, local = asked["symbol"].upper(), asked["localSymbol"].upper()
-    if not symbol and not local:
+    symbol, local, sec_id = asked["symbol"].upper(), asked["localSymbol"].upper(), asked.get("secId", "")
+    if sec_id:
+        if asked["secIdType"].upper() != "ISIN" or instrument.isin != sec_id.upper():
+            return False
+    elif not symbol and not local:
         return False
     return (
         asked["secType"] in (instrument.sec_type, "")
         and symbol in (instrument.symbol, "")
         and local in (instrument.local_symbol, "")
         and asked["currency"].upper() in (instrument.currency, "")
-        and asked["primaryExchange"].upper() in (instrument.primary_exchange, "")
+        and _canonical(asked["primaryExchange"]) in (instrument.primary_exchange, "")
         and asked["tradingClass"] in (instrument.trading_class, "")
         and _exchange_matches(instrument, asked["exchange"])
     )
 
 
 def _exchange_matches(instrument: Instrument, exchange: str) -> bool:
-    return not exchange or exchange.upper() in instrument.exchanges
+    return not exchange or _canonical(exchange) in instrument.exchanges
+
+
+def _canonical(exchange: str) -> str:
+    """IBKR calls NASDAQ by its older name too."""
+    return "NASDAQ" if exchange.upper() == "ISLAND" else exchange.upper()
 
 
 def stock(

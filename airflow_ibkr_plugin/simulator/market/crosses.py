@@ -1,4 +1,4 @@
-"""Synthetic prices of currency crosses: what the pairs with USD imply, so that no way around makes money."""
+"""Synthetic days of currency crosses: what the pairs with USD imply. Within a day each pair goes its own way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.market.prices import DayBar, Days, SyntheticDays
+from airflow_ibkr_plugin.simulator.market.days import DayBar, Days, SyntheticDays
 
 
 def synthetic_days(instruments: Sequence[Instrument], seed: int) -> Iterator[tuple[Instrument, Days]]:

@@ -57,6 +57,10 @@ class Hours(Protocol):
     zone: ZoneInfo
     zone_id: str
 
+    @property
+    def first(self) -> date:
+        """The date of the first session."""
+
     def session(self, day: date) -> Session | None:
         """That day's session, None if there is none."""
 
@@ -79,6 +83,10 @@ class ExchangeHours:
         self._last_year = last_year + _YEARS_AHEAD
         self._table = session_tables([calendar], self._last_year)[calendar]
         self._sessions: dict[date, Session | None] = {}
+
+    @property
+    def first(self) -> date:
+        return date.fromordinal(self._table.days[0])
 
     @staticmethod
     def load(calendars: Sequence[str], last_year: int) -> None:
@@ -111,9 +119,10 @@ class ForexHours:
 
     zone_id = "US/Eastern"
     zone = EASTERN
+    first = date(1990, 1, 1)
 
     def session(self, day: date) -> Session | None:
-        if day.weekday() >= 5:
+        if day.weekday() >= 5 or day < self.first:
             return None
         start = epoch(day - timedelta(days=1), time(17, 15), EASTERN)
         end = epoch(day, time(17), EASTERN)
@@ -127,6 +136,7 @@ class RecordedHours:
         self.zone_id = exchange.zone_id
         self.zone = exchange.zone
         self.days = sorted(days)
+        self.first = self.days[0]
         self._known = set(days)
         self._exchange = exchange
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-import zlib
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.days import DayBar, Days, hash_of
 from airflow_ibkr_plugin.simulator.market.hours import Session, sessions_back
 
 if TYPE_CHECKING:
@@ -26,35 +25,18 @@ if TYPE_CHECKING:
 
     Path = NDArray[np.float64]
 
-# Synthetic closes are a mean-reverting walk over calendar days, so that any two dates can be asked for and no price
-# drifts away: log(close/level) follows x[n+1] = PULL * x[n] + volatility * noise.
-_FIRST_DAY = date(1980, 1, 1).toordinal()
-_LAST_DAY = date(2100, 1, 1).toordinal()
-_PULL = 0.995
 # Paths kept: a day of seconds is 0.2 to 0.7 MB.
 _KEPT_PATHS = 48
-_KEPT_BARS = 5000
 # How far a path strays between its anchors, as a part of the day's range.
 _WANDER = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class DayBar:
-    """A whole session: prices in the instrument's currency, volume in shares."""
-
-    day: date
-    open: float
-    high: float
-    low: float
-    close: float
-    volume: int
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
     """What the market shows at a second; bid and ask are on the price grid and within the day's range.
 
-    :param day: the session the prices are of. :param previous_close: the close of the session before it.
+    :param day: the session the prices are of. :param size: shares of the last trade.
+    :param previous_close: the close of the session before it.
     :param open, high, low, volume: of the session so far.
     """
 
@@ -71,75 +53,13 @@ class Quote:
     previous_close: float | None
 
 
-class Days(Protocol):
-    """Where a day's bar comes from."""
-
-    def bar(self, day: date) -> DayBar | None:
-        """The whole session's bar; None if there is none for that day."""
-
-
-class RecordedDays:
-    """Bars that were recorded."""
-
-    def __init__(self, days: Mapping[date, DayBar]) -> None:
-        self._days = days
-
-    def bar(self, day: date) -> DayBar | None:
-        return self._days.get(day)
-
-
-class SyntheticDays:
-    """Bars made from the seed."""
-
-    def __init__(self, seed: int, instrument: Instrument) -> None:
-        self._key = f"{seed}|{instrument.con_id}"
-        self._instrument = instrument
-        self._tick = float(instrument.min_tick)
-        self._walk: list[float] = []
-        self._bars: dict[date, DayBar] = {}
-
-    def bar(self, day: date) -> DayBar | None:
-        bar = self._bars.get(day)
-        if bar is None and (bar := self._make_bar(day)) is not None:
-            if len(self._bars) >= _KEPT_BARS:
-                self._bars.clear()
-            self._bars[day] = bar
-        return bar
-
-    def _make_bar(self, day: date) -> DayBar | None:
-        if not self._walk:
-            self._walk = self._make_walk()
-        at = day.toordinal() - _FIRST_DAY
-        if not 0 < at < len(self._walk):
-            return None
-        noise = np.random.RandomState(_hash(self._key, day.isoformat())).standard_normal(4)
-        level, sigma = self._instrument.level, self._instrument.volatility
-        first = level * math.exp(self._walk[at - 1] + 0.2 * sigma * noise[0])
-        last = level * math.exp(self._walk[at])
-        high = max(first, last) * math.exp(0.4 * sigma * abs(noise[1]))
-        low = min(first, last) * math.exp(-0.4 * sigma * abs(noise[2]))
-        volume = int(self._instrument.volume * math.exp(0.25 * noise[3]))
-        rounded = (self._round(first), self._round(high), self._round(low), self._round(last))
-        return DayBar(day, *rounded, volume)
-
-    def _make_walk(self) -> list[float]:
-        noise = np.random.RandomState(_hash(self._key)).standard_normal(_LAST_DAY - _FIRST_DAY)
-        walk, x = [], 0.0
-        for step in noise * self._instrument.volatility:
-            x = _PULL * x + step
-            walk.append(x)
-        return walk
-
-    def _round(self, price: float) -> float:
-        return round(round(price / self._tick) * self._tick, 6)
-
-
 class Market:
     """The prices of all instruments. History is cut from them in another thread than fills are."""
 
     def __init__(self) -> None:
         self._days: dict[int, Days] = {}
-        self._paths: OrderedDict[tuple[int, date, str], Path] = OrderedDict()
+        self._ratios: dict[int, float] = {}
+        self._paths: OrderedDict[tuple[int, date, str, float], Path] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(self, instrument: Instrument, days: Days) -> None:
@@ -148,7 +68,13 @@ class Market:
 
     def day_bar(self, instrument: Instrument, day: date) -> DayBar | None:
         """The whole session's bar. The caller sees to it that the session is over."""
-        return self._days[instrument.con_id].bar(day)
+        bar = self._days[instrument.con_id].bar(day)
+        ratio = self._ratios.get(instrument.con_id, 1.0)
+        return bar if bar is None or ratio == 1.0 else bar.split(ratio, float(instrument.min_tick))
+
+    def split(self, instrument: Instrument, ratio: float) -> None:
+        """From now on tell all prices, past ones too, as after a split of `ratio` new shares for one."""
+        self._ratios[instrument.con_id] = self._ratios.get(instrument.con_id, 1.0) * ratio
 
     def path(self, instrument: Instrument, session: Session, start: int, end: int) -> Path:
         """Prices of the seconds start <= s < end, all within the (extended) session."""
@@ -187,7 +113,7 @@ class Market:
             bid=float(bid[0]),
             ask=float(ask[0]),
             last=float(seen[-1]),
-            size=1 + _hash(str(instrument.con_id), str(second)) % 12,
+            size=trade_size(instrument, second),
             open=float(seen[0]),
             high=float(seen.max()),
             low=float(seen.min()),
@@ -196,17 +122,19 @@ class Market:
         )
 
     def _part(self, instrument: Instrument, session: Session, part: str) -> Path:
-        key = (instrument.con_id, session.day, part)
+        ratio, tick = self._ratios.get(instrument.con_id, 1.0), float(instrument.min_tick)
+        key = (instrument.con_id, session.day, part, ratio)
         with self._lock:
             if key in self._paths:
                 self._paths.move_to_end(key)
                 return self._paths[key]
-        bar = self.day_bar(instrument, session.day)
+        # A split changes the scale of a path and nothing else.
+        bar = self._days[instrument.con_id].bar(session.day)
         if bar is None:
             return np.empty(0)
-        random = np.random.RandomState(_hash(str(instrument.con_id), session.day.isoformat(), part, repr(bar)))
+        random = np.random.RandomState(hash_of(str(instrument.con_id), session.day.isoformat(), part, repr(bar)))
         if part == "regular":
-            path = _walk_within(bar, session.traded, float(instrument.min_tick), random)
+            path = _walk_within(bar, session.traded, tick, random)
             if session.pause is not None:
                 # Nothing trades in the break: the price before it stands still.
                 at, seconds = session.pause[0] - session.open, session.pause[1] - session.pause[0]
@@ -217,7 +145,9 @@ class Market:
                 (session.open - session.pre, bar.open) if part == "pre" else (session.post - session.close, bar.close)
             )
             path = _bridge(price, price, length, 0.1 * (bar.high - bar.low), random)
-            path = _on_grid(path, bar, float(instrument.min_tick))
+            path = _on_grid(path, bar, tick)
+        if ratio != 1.0:
+            path = np.round(np.round(path / ratio / tick) * tick, 6)
         with self._lock:
             self._paths[key] = path
             if len(self._paths) > _KEPT_PATHS:
@@ -234,6 +164,16 @@ def quote_sides(instrument: Instrument, bar: DayBar, prices: Path) -> tuple[Path
         np.clip(np.round((grid - 1) * tick, 6), low, high),
         np.clip(np.round((grid + 1) * tick, 6), low, high),
     )
+
+
+def trade_size(instrument: Instrument, second: int) -> int:
+    """Shares of that second's trade, in round lots; also those of the bid."""
+    return 100 * (1 + hash_of(str(instrument.con_id), str(second)) % 12)
+
+
+def ask_size(instrument: Instrument, second: int) -> int:
+    """Shares at the ask."""
+    return 1300 - trade_size(instrument, second)
 
 
 def volume_until(bar: DayBar, session: Session, moment: int) -> int:
@@ -298,7 +238,3 @@ def _inner(bar: DayBar, tick: float) -> tuple[float, float]:
     low = round(math.ceil(round(bar.low / tick, 6)) * tick, 6)
     high = round(math.floor(round(bar.high / tick, 6)) * tick, 6)
     return (low, high) if low <= high else (bar.low, bar.high)
-
-
-def _hash(*names: str) -> int:
-    return zlib.crc32("|".join(names).encode())

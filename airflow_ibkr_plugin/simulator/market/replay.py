@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.market.catalogue import STOCK, Instrument, stable_con_id, stock
+from airflow_ibkr_plugin.simulator.market.days import DayBar
 from airflow_ibkr_plugin.simulator.market.hours import ExchangeHours, RecordedHours
-from airflow_ibkr_plugin.simulator.market.prices import DayBar
 
 _KEYS = ("symbol", "longName", "secType", "currency", "exchange", "primaryExchange", "tz", "calendar", "file")
 

@@ -6,13 +6,8 @@ Source: the encoders of ib_insync 0.9.86, ib_async 2.1.0 and IBKR's own client.
 from __future__ import annotations
 
 from airflow_ibkr_plugin.simulator.wire.fields import Message, Repeat, When, equals, fields, given, table
+from airflow_ibkr_plugin.simulator.wire.tables_data import CONTRACT12, DATA_REQUESTS
 from airflow_ibkr_plugin.simulator.wire.tables_orders import PLACE_ORDER
-
-#: Contract fields as requests carry them.
-CONTRACT12 = (
-    "conId:int symbol secType lastTradeDate strike:float right multiplier exchange primaryExchange currency localSymbol"
-    " tradingClass"
-)
 
 REQUEST_LEGS = When(equals("secType", "BAG"), (Repeat("legs", fields("conId:int ratio:int action exchange")),))
 DELTA_NEUTRAL = (
@@ -75,6 +70,7 @@ _REQUESTS = (
     table(94, "reqPnLSingle", "reqId:int account modelCode conId:int"),
     table(95, "cancelPnLSingle", "reqId:int"),
     table(99, "reqCompletedOrders", "apiOnly:bool"),
+    *DATA_REQUESTS,
 )
 
 #: Requests that are served, by message number.
@@ -92,8 +88,6 @@ NOT_SERVED: dict[int, tuple[str, int]] = {
     22: ("reqScannerSubscription", 1),
     23: ("cancelScannerSubscription", 2),
     24: ("reqScannerParameters", 0),
-    50: ("reqRealTimeBars", 2),
-    51: ("cancelRealTimeBars", 2),
     52: ("reqFundamentalData", 2),
     53: ("cancelFundamentalData", 2),
     54: ("calculateImpliedVolatility", 2),
@@ -113,20 +107,11 @@ NOT_SERVED: dict[int, tuple[str, int]] = {
     78: ("reqSecDefOptParams", 1),
     79: ("reqSoftDollarTiers", 1),
     80: ("reqFamilyCodes", 0),
-    81: ("reqMatchingSymbols", 1),
-    82: ("reqMktDepthExchanges", 0),
-    83: ("reqSmartComponents", 1),
     84: ("reqNewsArticle", 1),
     85: ("reqNewsProviders", 0),
     86: ("reqHistoricalNews", 1),
-    87: ("reqHeadTimeStamp", 1),
     88: ("reqHistogramData", 1),
     89: ("cancelHistogramData", 1),
-    90: ("cancelHeadTimeStamp", 1),
-    91: ("reqMarketRule", 0),
-    96: ("reqHistoricalTicks", 1),
-    97: ("reqTickByTickData", 1),
-    98: ("cancelTickByTickData", 1),
     100: ("reqWshMetaData", 1),
     101: ("cancelWshMetaData", 1),
     102: ("reqWshEventData", 1),

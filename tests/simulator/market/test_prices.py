@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument, synthetic
-from airflow_ibkr_plugin.simulator.market.history import BadRequest, Bar, Query, bars, parse_query
+from airflow_ibkr_plugin.simulator.market.days import DayBar, RecordedDays, SyntheticDays
+from airflow_ibkr_plugin.simulator.market.history import Bar, bars
+from airflow_ibkr_plugin.simulator.market.history_query import BadRequest, Query
 from airflow_ibkr_plugin.simulator.market.hours import current, sessions_back
-from airflow_ibkr_plugin.simulator.market.prices import DayBar, Market, RecordedDays, SyntheticDays
+from airflow_ibkr_plugin.simulator.market.prices import Market
 from airflow_ibkr_plugin.simulator.market.replay import load_replay
 
 NOON = datetime(2026, 11, 20, 17, 0, tzinfo=UTC).timestamp()
@@ -155,50 +157,6 @@ def test_seconds_reach_back_over_the_night() -> None:
 def test_hours_are_cut_at_the_full_hour() -> None:
     made = bars(MARKET, by_symbol("AAPL"), query("1 hour", (1, "D")))
     assert [datetime.fromtimestamp(bar.start, UTC).strftime("%H:%M") for bar in made] == ["14:30", "15:00", "16:00"]
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("barSize", "7 mins"),
-        ("duration", "1 X"),
-        ("duration", "0 D"),
-        ("duration", "1800 S"),
-        ("whatToShow", "YIELD"),
-        ("formatDate", 3),
-        ("endDateTime", "yesterday"),
-        ("endDateTime", "20261120 10:00:00 Mars/Olympus"),
-        ("endDateTime", "20261340 10:00:00"),
-    ],
-)
-def test_what_ibkr_would_not_validate(field: str, value: Any) -> None:
-    asked = {
-        "barSize": "1 day",
-        "duration": "1 D",
-        "whatToShow": "TRADES",
-        "formatDate": 1,
-        "endDateTime": "",
-        "useRTH": 1,
-    }
-    parse_query(asked, NOON)
-    with pytest.raises(BadRequest):
-        parse_query(asked | {field: value}, NOON)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("20261119 16:00:00 US/Eastern", datetime(2026, 11, 19, 21, tzinfo=UTC)),
-        ("20261119 16:00:00", datetime(2026, 11, 19, 21, tzinfo=UTC)),
-        ("20261119-21:00:00", datetime(2026, 11, 19, 21, tzinfo=UTC)),
-        ("20261119 21:00:00 UTC", datetime(2026, 11, 19, 21, tzinfo=UTC)),
-        ("20261119", datetime(2026, 11, 20, 4, 59, 59, tzinfo=UTC)),
-        ("20271119 16:00:00", datetime.fromtimestamp(NOON + 1, UTC)),
-    ],
-)
-def test_end_times(text: str, expected: datetime) -> None:
-    asked = {"barSize": "1 day", "duration": "1 D", "whatToShow": "TRADES", "formatDate": 1, "useRTH": 1}
-    assert parse_query(asked | {"endDateTime": text}, NOON).end == expected.timestamp()
 
 
 def test_too_much_is_refused() -> None:
