@@ -138,3 +138,8 @@ def test_an_end_is_complete_with_all_executions_and_commissions() -> None:
     assert truth(order("Cancelled")).complete
     assert truth(order("Cancelled", filled=1), fills=(one,)).complete
     assert not truth(order("Cancelled", filled=1)).complete
+
+
+def test_of_two_orders_the_one_that_may_still_fill_counts() -> None:
+    waiting = order("Inactive")
+    assert what_became_of(truth(waiting, order("Cancelled")), [], order_ref="aip-1") == waiting
