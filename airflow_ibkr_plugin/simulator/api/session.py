@@ -22,14 +22,13 @@ from airflow_ibkr_plugin.simulator.wire.codec import decode
 from airflow_ibkr_plugin.simulator.wire.fields import MalformedMessage, Message
 from airflow_ibkr_plugin.simulator.wire.framing import FrameReader, frame, version_range
 from airflow_ibkr_plugin.simulator.wire.tables_in import NOT_SERVED, REQUESTS, START_API
+from airflow_ibkr_plugin.simulator.wire.versions import HIGHEST, LOWEST, negotiated
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.server import Simulator
 
 log = logging.getLogger(__name__)
 
-MAX_VERSION = 176
-MIN_VERSION = 157
 #: Above this many bytes that a client has not read, its requests wait; it must have caught up in time.
 MAX_UNREAD = 8 * 1024 * 1024
 CATCH_UP_SECONDS = 30.0
@@ -196,10 +195,11 @@ class Session(asyncio.Protocol):
 
     def _greet(self, hello: str) -> None:
         lowest, highest = version_range(hello)
-        self.version = min(highest, MAX_VERSION)
-        if self.version < max(lowest, MIN_VERSION):
-            self.refuse(f"no common version: it speaks {lowest} to {highest}, this {MIN_VERSION} to {MAX_VERSION}")
+        version = negotiated(lowest, highest)
+        if version is None:
+            self.refuse(f"no common version: it speaks {lowest} to {highest}, this {LOWEST} to {HIGHEST} but not 158")
             return
+        self.version = version
         # ibapi discards what comes in the same segment as this frame: nothing more until startApi.
         self._unsent += frame([str(self.version), tws_time(self.gateway.clock.time(), EASTERN, "US/Eastern")])
         if self.gateway.link.login is Login.CLOSE:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.api.order_messages import send_completed_order
-from airflow_ibkr_plugin.simulator.api.session import MAX_VERSION, Session
+from airflow_ibkr_plugin.simulator.api.session import Session
 from airflow_ibkr_plugin.simulator.clock import MAX_SPEED
 from airflow_ibkr_plugin.simulator.control.arming import MAX_SECONDS
 from airflow_ibkr_plugin.simulator.control.fields import (
@@ -21,6 +21,7 @@ from airflow_ibkr_plugin.simulator.control.fields import (
     text,
 )
 from airflow_ibkr_plugin.simulator.link import Farm, FarmState, Login
+from airflow_ibkr_plugin.simulator.wire.versions import HIGHEST
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.server import Simulator
@@ -35,7 +36,7 @@ _LOST = ("lost", "restored", "restored_data_lost")
 def _status(simulator: Simulator, values: dict[str, Any]) -> Answer:
     gateway = simulator.gateway
     return {
-        "server_version": MAX_VERSION,
+        "server_version": HIGHEST,
         "account": gateway.account,
         "clients": simulator.clients.ids,
         "clock": _clock_state(simulator),
