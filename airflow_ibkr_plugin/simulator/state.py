@@ -14,7 +14,7 @@ from typing import Any
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
 
-_FORMAT = 1
+_FORMAT = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS orders (perm_id INTEGER PRIMARY KEY, data TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS executions (seq INTEGER PRIMARY KEY AUTOINCREMENT, data TEXT NOT NULL);

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.market.hours import EASTERN, tws_time
-from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
+from airflow_ibkr_plugin.simulator.orders.book import CANCELLED, TRAILING, Execution, Order
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
-from airflow_ibkr_plugin.simulator.wire.fields import UNSET_DOUBLE
+from airflow_ibkr_plugin.simulator.wire.fields import UNSET_DOUBLE, UNSET_INT
 from airflow_ibkr_plugin.simulator.wire.tables_orders import COMPLETED_ORDER, OPEN_ORDER
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.api.session import Session
+    from airflow_ibkr_plugin.simulator.orders.ticket import Ticket
 
 # From this version on execution times carry their zone; before, two spaces and the gateway's zone.
 _ZONED_TIMES = 174
+# TWS computes average prices as doubles; a quotient is not written longer than one.
+_AVERAGE_UNIT = Decimal("0.00000001")
 
 
 def order_fields(order: Order, instrument: Instrument, account: str) -> dict[str, Any]:
@@ -29,14 +32,32 @@ def order_fields(order: Order, instrument: Instrument, account: str) -> dict[str
             "quantity": order.quantity,
             "orderType": order.order_type,
             "lmtPrice": java_double(order.limit_price),
-            "auxPrice": java_double(order.stop_price),
+            "auxPrice": java_double(order.trail_amount if order.order_type in TRAILING else order.stop_price),
             "tif": order.tif,
             "account": account,
             "permId": order.perm_id,
             "outsideRth": order.outside_hours,
             "status": order.status,
         }
+        | _oca_fields(order)
+        | _trail_fields(order)
     )
+
+
+def _oca_fields(order: Order) -> dict[str, Any]:
+    return {"ocaGroup": order.oca_group, "ocaType": order.oca_type} if order.oca_group else {}
+
+
+def _trail_fields(order: Order) -> dict[str, Any]:
+    if order.order_type not in TRAILING:
+        return {}
+    given = {
+        "trailStopPrice": order.stop_price,
+        "adjustedTrailStopPrice": order.stop_price,
+        "trailingPercent": order.trail_percent,
+        "lmtPriceOffset": order.limit_offset,
+    }
+    return {name: java_double(value) for name, value in given.items() if value is not None}
 
 
 def open_order_fields(
@@ -46,6 +67,7 @@ def open_order_fields(
     fields = order_fields(order, instrument, account) | {
         "orderId": order.order_id,
         "clientId": order.client_id,
+        "parentId": order.parent_id,
         "sharesAllocation": f"{order.perm_id}.0/{account}/{java_number(order.quantity)}",
     }
     if execution is not None:
@@ -56,6 +78,7 @@ def open_order_fields(
 def completed_order_fields(order: Order, instrument: Instrument, account: str) -> dict[str, Any]:
     """Fields of a completedOrder message."""
     return order_fields(order, instrument, account) | {
+        **({"parentPermId": order.parent_perm_id} if order.parent_perm_id else {}),
         "filledQuantity": order.filled,
         "completedTrailStopPrice": java_double(order.stop_price) if order.stop_price else UNSET_DOUBLE,
         "shareholder": "Not an insider or substantial shareholder",
@@ -71,7 +94,8 @@ def execution_fields(execution: Execution, instrument: Instrument, account: str,
         day, clock, _ = when.split(" ")
         when = f"{day}  {clock}"
     return instrument.wire() | {
-        "orderId": execution.order_id,
+        # Executions of manual orders have no order id.
+        "orderId": execution.order_id or UNSET_INT,
         "exchange": execution.exchange,
         "execId": execution.exec_id,
         "time": when,
@@ -83,7 +107,7 @@ def execution_fields(execution: Execution, instrument: Instrument, account: str,
         "permId": execution.perm_id,
         "clientId": execution.client_id,
         "cumQty": execution.cumulative,
-        "avgPrice": execution.avg_price,
+        "avgPrice": _average(execution.avg_price),
         "orderRef": execution.order_ref,
         "lastLiquidity": 2,
     }
@@ -96,19 +120,42 @@ def status_fields(order: Order) -> dict[str, Any]:
         "status": order.status,
         "filled": order.filled,
         "remaining": order.remaining,
-        "avgFillPrice": order.avg_price,
+        "avgFillPrice": _average(order.avg_price),
         "permId": order.perm_id,
+        "parentId": order.parent_id,
         "lastFillPrice": order.last_price,
         "clientId": order.client_id,
+        "whyHeld": order.why_held,
+    }
+
+
+def api_cancelled_fields(ticket: Ticket) -> dict[str, Any]:
+    """Fields of the orderStatus of an order that was cancelled before it was transmitted."""
+    return {
+        "orderId": ticket.order_id,
+        "status": "ApiCancelled",
+        "filled": Decimal(0),
+        "remaining": ticket.fields["quantity"],
+        "avgFillPrice": Decimal(0),
+        "permId": 0,
+        "parentId": ticket.parent_id,
+        "lastFillPrice": Decimal(0),
+        "clientId": ticket.client_id,
     }
 
 
 def send_open_order(session: Session, order: Order, execution: Execution | None = None) -> None:
-    """An order's openOrder and orderStatus."""
+    """An order's openOrder and orderStatus; a cancelled one is told by its status alone."""
     gateway = session.gateway
     instrument = gateway.instrument(order.con_id)
-    session.send(OPEN_ORDER, **open_order_fields(order, instrument, gateway.account, execution))
+    if order.status != CANCELLED:
+        session.send(OPEN_ORDER, **open_order_fields(order, instrument, gateway.account, execution))
     session.send(out.ORDER_STATUS, **status_fields(order))
+
+
+def send_order_bound(session: Session, order: Order) -> None:
+    """A manual order has got an order id."""
+    session.send(out.ORDER_BOUND, permId=order.perm_id, clientId=order.client_id, orderId=order.order_id)
 
 
 def send_completed_order(session: Session, order: Order) -> None:
@@ -139,6 +186,10 @@ def send_commission(session: Session, execution: Execution) -> None:
 def java_double(value: Decimal | None) -> str:
     """A price as Java writes a double: always with a fraction."""
     return repr(float(value)) if value is not None else "0.0"
+
+
+def _average(price: Decimal) -> Decimal:
+    return price.quantize(_AVERAGE_UNIT)
 
 
 def java_number(value: Decimal) -> str:

@@ -145,7 +145,6 @@ HANDLERS: dict[str, Handler] = {
     "reqIds": ids,
     "reqManagedAccounts": managed_accounts,
     "setServerLogLevel": ignored,
-    "reqAutoOpenOrders": ignored,
     "reqContractDetails": contract_details,
     "reqMatchingSymbols": matching_symbols,
     "reqMarketRule": market_rules,

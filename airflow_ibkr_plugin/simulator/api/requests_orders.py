@@ -6,71 +6,73 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.simulator.api import order_messages
 from airflow_ibkr_plugin.simulator.api.requests_data import one_contract
-from airflow_ibkr_plugin.simulator.orders.book import Execution, Order
-from airflow_ibkr_plugin.simulator.orders.checks import Refusal, invalid, order_type
+from airflow_ibkr_plugin.simulator.orders.book import MANUAL_CLIENT, Execution, Order
+from airflow_ibkr_plugin.simulator.orders.checks import Refusal, invalid
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
 from airflow_ibkr_plugin.simulator.wire.tables_orders import OPEN_ORDER
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.api.session import Handler, Session
     from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+    from airflow_ibkr_plugin.simulator.orders.ticket import Ticket
 
 
 def place_order(session: Session, values: dict[str, Any]) -> None:
     client, order_id = session.client_id, values["orderId"]
-    if client is None or order_id is None or order_id < 0:
+    # Negative ids are those that manual orders are bound to.
+    if client is None or order_id is None or (order_id < 0 and session.gateway.book.get(client, order_id) is None):
         raise invalid(f"Order id {order_id} cannot be used")
     instrument = one_contract(session, values)
     if values["whatIf"]:
         _what_if(session, instrument, values)
-        return
-    try:
+    else:
         session.desk.place(client, order_id, instrument, values)
-    except Refusal as refusal:
-        if refusal.kept:
-            session.desk.reject(client, order_id, instrument, values, refusal.message)
-        raise
 
 
 def _what_if(session: Session, instrument: Instrument, values: dict[str, Any]) -> None:
-    margins = session.desk.margin_change(instrument, values)
-    session.send(
-        OPEN_ORDER,
-        orderId=values["orderId"],
-        **instrument.wire(),
-        action=values["action"],
-        quantity=values["quantity"],
-        orderType=order_type(values),
-        lmtPrice=order_messages.java_double(values["lmtPrice"]),
-        auxPrice=order_messages.java_double(values["auxPrice"]),
-        tif=values["tif"] or "DAY",
-        account=session.gateway.account,
-        orderRef=values["orderRef"],
-        clientId=session.client_id,
-        permId=0,
-        sharesAllocation="",
-        whatIf=True,
-        status="PreSubmitted",
-        commissionCurrency="USD",
-        **margins,
-    )
+    order, state = session.desk.preview(session.client_id or 0, values["orderId"], instrument, values)
+    fields = order_messages.open_order_fields(order, instrument, session.gateway.account)
+    session.send(OPEN_ORDER, **fields | {"sharesAllocation": "", "whatIf": True} | state)
 
 
 def cancel_order(session: Session, values: dict[str, Any]) -> None:
     assert session.client_id is not None
-    session.desk.cancel(session.client_id, values["orderId"])
+    _tell_cancelled(session, session.desk.cancel(session.client_id, values["orderId"]))
 
 
 def global_cancel(session: Session, values: dict[str, Any]) -> None:
-    session.desk.cancel_all()
+    _tell_cancelled(session, session.desk.cancel_all())
+
+
+def _tell_cancelled(session: Session, tickets: list[Ticket]) -> None:
+    """Orders that were never transmitted have no permId; each is news to its own client."""
+    for ticket in tickets:
+        if (owner := session.simulator.clients.client(ticket.client_id)) is not None:
+            owner.send(out.ORDER_STATUS, **order_messages.api_cancelled_fields(ticket))
 
 
 def open_orders(session: Session, values: dict[str, Any]) -> None:
-    _send_open(session, [o for o in session.gateway.book.working() if o.client_id == session.client_id])
+    """The client's own orders; client 0 binds the manual ones among its own."""
+    session.desk.step()
+    orders = session.gateway.book.working(session.client_id)
+    _bind(session, orders)
+    _send_open(session, orders)
 
 
 def all_open_orders(session: Session, values: dict[str, Any]) -> None:
+    session.desk.step()
     _send_open(session, session.gateway.book.working())
+
+
+def auto_open_orders(session: Session, values: dict[str, Any]) -> None:
+    if session.client_id != MANUAL_CLIENT:
+        raise Refusal(327, "Only API connections with clientId set to 0 can set the auto bind TWS orders property.")
+    session.desk.auto_bind = values["autoBind"]
+
+
+def _bind(session: Session, orders: list[Order]) -> None:
+    for order in session.desk.bind(orders):
+        order_messages.send_order_bound(session, order)
 
 
 def _send_open(session: Session, orders: list[Order]) -> None:
@@ -82,6 +84,8 @@ def _send_open(session: Session, orders: list[Order]) -> None:
 def completed_orders(session: Session, values: dict[str, Any]) -> None:
     session.desk.step()
     for order in session.gateway.book.ended(session.gateway.today):
+        if values["apiOnly"] and order.is_manual:
+            continue
         order_messages.send_completed_order(session, order)
     session.send(out.COMPLETED_ORDERS_END)
 
@@ -117,6 +121,7 @@ HANDLERS: dict[str, Handler] = {
     "reqGlobalCancel": global_cancel,
     "reqOpenOrders": open_orders,
     "reqAllOpenOrders": all_open_orders,
+    "reqAutoOpenOrders": auto_open_orders,
     "reqCompletedOrders": completed_orders,
     "reqExecutions": executions,
 }

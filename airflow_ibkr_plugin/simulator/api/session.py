@@ -282,6 +282,10 @@ class Session(asyncio.Protocol):
         """Tell it of its commission."""
         order_messages.send_commission(self, execution)
 
+    def bound(self, order: Order) -> None:
+        """Tell it of the order id that a manual order has got."""
+        order_messages.send_order_bound(self, order)
+
 
 def _request_id(message: Message, wire: list[str]) -> int:
     for position, item in enumerate(message.items[:2], start=1):

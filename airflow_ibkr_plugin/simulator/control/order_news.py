@@ -86,6 +86,10 @@ class OrderNews:
         """A message about an order."""
         _to(self._clients.client(client_id), "error", order_id, code, message)
 
+    def bound(self, order: Order) -> None:
+        """A manual order has got an order id."""
+        _to(self._clients.client(order.client_id), "bound", order)
+
     # --- faults ----------------------------------------------------------------------------------
 
     def _take(self, name: str, about: Order | Execution, *, how: str | None = None) -> bool:

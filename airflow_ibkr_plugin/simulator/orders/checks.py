@@ -9,14 +9,27 @@ from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.orders.book import (
     LIMIT_ORDER,
     MARKET_ORDER,
+    OCA_CANCEL,
+    OCA_REDUCE,
     STOP_LIMIT_ORDER,
     STOP_ORDER,
+    TRAIL_LIMIT_ORDER,
+    TRAIL_ORDER,
+    TRAILING,
+    Book,
 )
+from airflow_ibkr_plugin.simulator.orders.ticket import Ticket
 
 TIFS = ("DAY", "GTC", "IOC")
-_TYPES = (MARKET_ORDER, LIMIT_ORDER, STOP_ORDER, STOP_LIMIT_ORDER)
-# IBKR takes these spellings too; clients send either.
-_SPELLINGS = {"STPLMT": STOP_LIMIT_ORDER, "STOP LIMIT": STOP_LIMIT_ORDER, "MARKET": MARKET_ORDER, "LIMIT": LIMIT_ORDER}
+_TYPES = (MARKET_ORDER, LIMIT_ORDER, STOP_ORDER, STOP_LIMIT_ORDER, TRAIL_ORDER, TRAIL_LIMIT_ORDER)
+# Types that IBKR has and this gateway does not serve. Source: TWS API documentation, "Order Types".
+_OTHER_TYPES = frozenset(
+    ["BOX TOP", "LIT", "LOC", "LOO", "LWH", "MIDPRICE", "MIT", "MKT PRT", "MOC", "MOO", "MTL", "PASSV REL",
+     "PEG BENCH", "PEG BEST", "PEG MID", "PEG MKT", "PEG PRIM", "PEG STK", "REL", "REL + LMT", "REL + MKT", "SNAP MID",
+     "SNAP MKT", "SNAP PRIM", "STP PRT", "TRAIL LIT", "TRAIL MIT", "VOL", "VWAP"]
+)  # fmt: skip
+#: Working orders of one side of a contract in an account. Source: TWS API documentation, "Order Limitations".
+MAX_WORKING = 20
 
 
 class Refusal(Exception):
@@ -37,58 +50,102 @@ def invalid(cause: str) -> Refusal:
     return Refusal(321, f"Error validating request.-'bP' : cause - {cause}")
 
 
-def order_type(fields: dict[str, Any]) -> str:
-    """The order's type in IBKR's own spelling."""
-    given = str(fields["orderType"]).upper()
-    return _SPELLINGS.get(given, given)
+def rejected(reason: str) -> Refusal:
+    """IBKR's answer to an order that its servers do not take."""
+    return Refusal(201, f"Order rejected - reason:{reason}", kept=True)
 
 
-def check_order(fields: dict[str, Any], instrument: Instrument, account: str) -> None:
-    """Check what a placeOrder asks for.
+def check_ticket(ticket: Ticket, account: str) -> None:
+    """Check what a placeOrder asks for, by itself.
 
     :raises Refusal: the gateway does not take it.
     """
-    kind = order_type(fields)
+    fields, kind = ticket.fields, ticket.order_type
     if fields["action"] not in ("BUY", "SELL"):
         raise invalid(f"Action {fields['action']!r} is neither BUY nor SELL")
-    if kind not in _TYPES:
+    if kind in _OTHER_TYPES:
         raise Refusal(387, f"Unsupported order type for this exchange and security type.{kind}")
-    if (fields["tif"] or "DAY") not in TIFS:
+    if kind not in _TYPES:
+        raise invalid("Invalid order type was entered")
+    if ticket.tif not in TIFS:
         raise Refusal(10052, f"Invalid time in force:{fields['tif']}.")
     if fields["account"] not in ("", account):
         raise invalid(f"Invalid account code {fields['account']!r}")
     _check_features(fields)
     quantity = fields["quantity"]
     if quantity is None or quantity <= 0:
-        raise Refusal(201, "Order rejected - reason:The order size must be positive.", kept=True)
+        raise rejected("The order size must be positive.")
     if quantity != int(quantity):
         raise Refusal(10243, "Fractional-sized order cannot be placed via API.")
-    limited, stopped = kind in (LIMIT_ORDER, STOP_LIMIT_ORDER), kind in (STOP_ORDER, STOP_LIMIT_ORDER)
-    for needed, name, label in ((limited, "lmtPrice", "limit"), (stopped, "auxPrice", "stop")):
-        if needed:
-            _check_price(fields[name], instrument, label)
+    _check_prices(ticket)
+
+
+def check_place_in_book(ticket: Ticket, book: Book) -> None:
+    """Check a new order against the working ones.
+
+    :raises Refusal: the servers do not take it.
+    """
+    action, group = ticket.fields["action"], ticket.fields["ocaGroup"]
+    if book.working_count(ticket.instrument.con_id, action) >= MAX_WORKING:
+        raise rejected(
+            f"Your account has a minimum of {MAX_WORKING} orders working on either the buy or sell side for this"
+            " particular contract."
+        )
+    if group and book.group_is_filled(ticket.client_id, group):
+        raise rejected("OCA group is already filled.")
 
 
 def _check_features(fields: dict[str, Any]) -> None:
     """Refuse what the simulator would silently do otherwise than IBKR."""
     present = {
-        "transmit=False": not fields["transmit"],
-        "parentId": bool(fields["parentId"]),
-        "ocaGroup": bool(fields["ocaGroup"]),
         "conditions": bool(fields["conditions"]),
         "algoStrategy": bool(fields["algoStrategy"]),
         "goodAfterTime": bool(fields["goodAfterTime"]),
         "hedgeType": bool(fields["hedgeType"]),
         "allOrNone": bool(fields["allOrNone"]),
         "cashQty": bool(fields.get("cashQty")),
+        "adjustedOrderType": fields.get("adjustedOrderType") not in (None, "", "None"),
     }
     asked = [name for name, there in present.items() if there]
     if asked:
         raise invalid(f"{', '.join(asked)} is not served by this simulator")
+    if fields["ocaGroup"] and (fields["ocaType"] or OCA_REDUCE) not in range(OCA_CANCEL, OCA_REDUCE + 1):
+        raise invalid(f"Invalid OCA type {fields['ocaType']}")
+
+
+def _check_prices(ticket: Ticket) -> None:
+    fields, kind = ticket.fields, ticket.order_type
+    if kind in TRAILING:
+        _check_trail(ticket)
+        return
+    limited, stopped = kind in (LIMIT_ORDER, STOP_LIMIT_ORDER), kind in (STOP_ORDER, STOP_LIMIT_ORDER)
+    for needed, name, label in ((limited, "lmtPrice", "limit"), (stopped, "auxPrice", "stop")):
+        if needed:
+            _check_price(fields[name], ticket.instrument, label)
+
+
+def _check_trail(ticket: Ticket) -> None:
+    percent, stop = ticket.number("trailingPercent"), ticket.number("trailStopPrice")
+    if ticket.fields["auxPrice"] or percent is None:
+        _check_price(ticket.fields["auxPrice"], ticket.instrument, "trailing amount or percentage, or stop")
+    elif not 0 < percent < 100:
+        raise invalid(f"The trailing percentage {percent} is not between 0 and 100")
+    if stop is not None:
+        _check_price(stop, ticket.instrument, "stop")
+    if ticket.order_type == TRAIL_LIMIT_ORDER:
+        offset = ticket.order(0, 0.0).limit_offset
+        if stop is None or offset is None:
+            raise invalid("A TRAIL LIMIT order needs a stop price, and a limit price or limit price offset")
+        if offset % ticket.instrument.min_tick:
+            raise _off_grid()
 
 
 def _check_price(price: Decimal | None, instrument: Instrument, label: str) -> None:
     if price is None or price <= 0:
         raise invalid(f"The order has no {label} price")
     if price % instrument.min_tick:
-        raise Refusal(110, "The price does not conform to the minimum price variation for this contract.")
+        raise _off_grid()
+
+
+def _off_grid() -> Refusal:
+    return Refusal(110, "The price does not conform to the minimum price variation for this contract.")

@@ -1,52 +1,36 @@
-"""The trading desk: takes orders, changes and cancels them, fills them as time goes on, and tells who listens."""
+"""The trading desk: takes orders, changes and cancels them, and lets them meet the market as time goes on."""
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
-from airflow_ibkr_plugin.simulator.account.commissions import order_commission
-from airflow_ibkr_plugin.simulator.account.figures import figures
-from airflow_ibkr_plugin.simulator.account.money import cents
 from airflow_ibkr_plugin.simulator.gateway import Gateway
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.market.hours import EASTERN, current, eastern_day, next_open, sessions_from, tws_time
+from airflow_ibkr_plugin.simulator.market.hours import current, sessions_from
+from airflow_ibkr_plugin.simulator.orders import families, modify
 from airflow_ibkr_plugin.simulator.orders.book import (
-    CANCELLED,
-    FILLED,
-    INACTIVE,
-    LIMIT_ORDER,
+    LIMITED,
+    MANUAL_CLIENT,
     PRE_SUBMITTED,
-    SUBMITTED,
-    Execution,
+    TRAILING,
     Order,
 )
-from airflow_ibkr_plugin.simulator.orders.checks import Refusal, check_order, order_type
-from airflow_ibkr_plugin.simulator.orders.matching import Match, match, trades_extended
+from airflow_ibkr_plugin.simulator.orders.checks import Refusal, check_place_in_book, check_ticket, rejected
+from airflow_ibkr_plugin.simulator.orders.lifecycle import Audience, Lifecycle
+from airflow_ibkr_plugin.simulator.orders.matching import Event, Kind, next_event, trades_extended
+from airflow_ibkr_plugin.simulator.orders.ticket import Ticket
+from airflow_ibkr_plugin.simulator.orders.whatif import check_funds, closed_warning, preview
 
-# What of a client's message is only handed back in openOrder and completedOrder.
-_ECHOED = ("orderRef", "openClose", "origin", "goodTillDate", "modelCode", "exchange", "displaySize", "triggerMethod")
 _FIRST_PERM_ID = 1_000_000_000
+_PRESET_WARNING = "Order TIF was set to DAY based on order preset."
+_DAY_IS_OVER = "Cancelled by System: the day's session has ended"
+_IOC_IS_OVER = "Cancelled: immediate or cancel, and not filled"
 
-
-class Audience(Protocol):
-    """Who is told what happens to orders; clients that are not there hear nothing."""
-
-    def order_changed(self, order: Order, execution: Execution | None = None) -> None:
-        """An order's status or terms; with the fill whose commission is now known."""
-
-    def executed(self, execution: Execution) -> None:
-        """A fill."""
-
-    def commissioned(self, execution: Execution) -> None:
-        """A fill's commission."""
-
-    def order_error(self, client_id: int, order_id: int, code: int, message: str) -> None:
-        """A message about an order."""
-
-    def books_changed(self, con_id: int) -> None:
-        """A position and cash have changed."""
+Queue = list[tuple[int, int, Order, Event]]
 
 
 class Desk:
@@ -55,248 +39,266 @@ class Desk:
     def __init__(self, gateway: Gateway, audience: Audience) -> None:
         self._gateway = gateway
         self._audience = audience
+        self._untransmitted = families.Untransmitted()
+        self._lifecycle = Lifecycle(gateway, audience)
+        self._stepped = 0
+        #: Whether manual orders get an order id of client 0 as soon as they are placed.
+        self.auto_bind = False
         gateway.book.last_perm_id = max(gateway.book.last_perm_id, _FIRST_PERM_ID)
 
-    def place(self, client_id: int, order_id: int, instrument: Instrument, fields: dict[str, Any]) -> Order:
+    # --- what clients ask for --------------------------------------------------------------------
+
+    def place(self, client_id: int, order_id: int, instrument: Instrument, fields: dict[str, Any]) -> Order | None:
         """Take a new order, or change the working one that has the id.
 
-        :raises Refusal: it is not taken; the caller answers the client.
+        :return: None for one that is only kept, not transmitted.
+        :raises Refusal: it is not taken; the caller answers the client. Others of its family are answered here.
         """
         self.step()
-        book = self._gateway.book
-        known = book.get(client_id, order_id)
-        if (known is None and order_id < book.next_id(client_id)) or (known is not None and not known.working):
-            raise Refusal(103, "Duplicate order id")
-        check_order(fields, instrument, self._gateway.account)
-        order = self._order(client_id, order_id, instrument, fields)
-        if known is not None:
-            return self._modify(known, order, instrument)
-        self._check_funds(order, instrument)
-        book.last_perm_id = order.perm_id
-        book.add(order)
-        self._gateway.save_order(order)
-        self._audience.order_changed(order)
-        self._warn_if_closed(order, instrument)
-        self._work(order, instrument)
+        ticket = Ticket(client_id, order_id, instrument, fields)
+        self._check(ticket)
+        if not ticket.transmit:
+            self._untransmitted.keep(ticket)
+            self._gateway.book.reserve(client_id, order_id)
+            return None
+        return self._transmit(ticket)
+
+    def place_manual(self, instrument: Instrument, fields: dict[str, Any]) -> Order:
+        """Take an order that somebody enters in TWS.
+
+        :raises Refusal: it is not taken.
+        """
+        self.step()
+        ticket = Ticket(MANUAL_CLIENT, 0, instrument, fields)
+        check_ticket(ticket, self._gateway.account)
+        order = self._enter(ticket, None)
+        if self.auto_bind:
+            for bound in self.bind([order]):
+                self._audience.bound(bound)
+        self._run([order], self._now)
         return order
 
-    def reject(self, client_id: int, order_id: int, instrument: Instrument, fields: dict[str, Any], why: str) -> None:
-        """Keep a refused order as Inactive, so that its id and orderRef are known."""
-        order = self._order(client_id, order_id, instrument, fields)
-        self._gateway.book.last_perm_id = order.perm_id
-        order.status, order.ended, order.end_reason = INACTIVE, self._gateway.clock.time(), why
-        self._gateway.book.add(order, self._gateway.today)
-        self._gateway.save_order(order)
+    def bind(self, orders: Iterable[Order]) -> list[Order]:
+        """Give manual orders an order id by which client 0 can change and cancel them; returns those that had none."""
+        bound = [order for order in orders if order.is_manual and not order.order_id]
+        for order in bound:
+            self._gateway.book.bind(order)
+            self._gateway.save_order(order)
+        return bound
 
-    def margin_change(self, instrument: Instrument, fields: dict[str, Any]) -> dict[str, Decimal]:
-        """What-if: the order's margin fields of openOrder.
+    def preview(
+        self, client_id: int, order_id: int, instrument: Instrument, fields: dict[str, Any]
+    ) -> tuple[Order, dict[str, Any]]:
+        """What-if: the order, which is not placed, and the order state fields of its openOrder.
 
         :raises Refusal: the order would be refused.
         """
-        check_order(fields, instrument, self._gateway.account)
-        order = self._order(0, 0, instrument, fields)
-        before, after = figures(self._gateway), self._figures_after(order)
-        fee, _ = self._commission(instrument, order.quantity)
-        answer: dict[str, Decimal] = {}
-        for name, was, becomes in (
-            ("initMargin", before.initial_margin, after.initial_margin),
-            ("maintMargin", before.maintenance_margin, after.maintenance_margin),
-            ("equityWithLoan", before.equity, after.equity - fee),
-        ):
-            answer |= {f"{name}Before": was, f"{name}Change": becomes - was, f"{name}After": becomes}
-        return answer | {"commission": fee}
+        self.step()
+        ticket = Ticket(client_id, order_id, instrument, fields)
+        check_ticket(ticket, self._gateway.account)
+        order = ticket.order(0, self._gateway.clock.time())
+        return order, preview(self._gateway, order)
 
-    def cancel(self, client_id: int, order_id: int) -> None:
+    def cancel(self, client_id: int, order_id: int) -> list[Ticket]:
         """Cancel the client's own order.
 
+        :return: what was only kept here: the caller tells the client.
         :raises Refusal: it has no such order, or it has ended.
         """
         self.step()
         order = self._gateway.book.get(client_id, order_id)
         if order is None:
+            if gone := self._untransmitted.discard(client_id, order_id):
+                return gone
             raise Refusal(10147, f"OrderId {order_id} that needs to be cancelled is not found.")
         if not order.working:
             raise Refusal(
                 10148, f"OrderId {order_id} that needs to be cancelled can not be cancelled, state: {order.status}."
             )
-        self._end(order, self._gateway.clock.time(), "Cancelled by Trader")
-        self._tell_cancelled(order)
+        self._lifecycle.cancel(order, self._gateway.clock.time())
+        self._run([], self._now)
+        return self._untransmitted.discard(client_id, order_id)
 
-    def cancel_all(self) -> None:
-        """Global cancel: the orders of all clients."""
+    def cancel_all(self) -> list[Ticket]:
+        """Global cancel: the orders of all clients, and those of TWS.
+
+        :return: what was only kept here: the caller tells the clients.
+        """
         self.step()
         for order in self._gateway.book.working():
-            self._end(order, self._gateway.clock.time(), "Cancelled by Trader")
-            self._tell_cancelled(order)
+            self._lifecycle.cancel(order, self._gateway.clock.time())
+        return self._untransmitted.discard_all()
+
+    # --- time ------------------------------------------------------------------------------------
+
+    @property
+    def _now(self) -> int:
+        return int(self._gateway.clock.time())
 
     def step(self) -> None:
-        """Let all working orders meet the market up to the clock's second, in the order of their fills."""
-        if not self._gateway.link.online:
+        """Let all working orders meet the market up to the clock's second, in the order of their events."""
+        # An order that comes in between meets its second when it comes.
+        if self._gateway.link.online and self._now > self._stepped:
+            self._stepped = self._now
+            self._run(self._gateway.book.working(), self._stepped)
+
+    def _run(self, orders: list[Order], until: int) -> None:
+        queue: Queue = []
+        fresh = orders + self._lifecycle.take_woken()
+        while fresh or queue:
+            for order in fresh:
+                self._look_on(queue, order, until)
+            fresh = self._lifecycle.take_woken()
+            if queue and not fresh:
+                _, _, order, event = heapq.heappop(queue)
+                # A sibling's fill may have ended it meanwhile.
+                if order.working:
+                    self._happen(order, event)
+                    fresh = [order, *self._lifecycle.take_woken()]
+
+    def _look_on(self, queue: Queue, order: Order, until: int) -> None:
+        """Queue what happens to an order next, if anything does by then."""
+        if not order.working:
             return
-        until = int(self._gateway.clock.time())
-        due: list[tuple[int, int, Order, Match]] = []
-        for order in self._gateway.book.working():
-            if order.checked < until:
-                found = match(self._gateway.market, self._gateway.instrument(order.con_id), order, until)
-                due.append((found.filled or until, order.perm_id, order, found))
-        for _, _, order, found in sorted(due, key=lambda item: item[:2]):
-            self._apply(order, found, until)
+        first, instrument = order.checked + 1, self._gateway.instrument(order.con_id)
+        # Immediate: the first second that it meets.
+        ioc = order.tif == "IOC" and not order.held
+        event = next_event(self._gateway.market, instrument, order, min(until, first) if ioc else until)
+        if event is not None:
+            heapq.heappush(queue, (event.second, order.perm_id, order, event))
+        elif ioc:
+            self._lifecycle.lapse(order, first, _IOC_IS_OVER)
+        elif self._is_at_exchange(order, until):
+            self._lifecycle.submit(order)
 
-    # --- one order -----------------------------------------------------------------------------
+    def _happen(self, order: Order, event: Event) -> None:
+        if event.kind is Kind.TRIGGERED:
+            self._lifecycle.trigger(order)
+        elif event.kind is Kind.EXPIRED:
+            self._lifecycle.lapse(order, event.second, _DAY_IS_OVER)
+        else:
+            self._lifecycle.fill(order, event.second, event.price, min(event.shares, order.remaining))
+            if order.working and order.tif == "IOC":
+                self._lifecycle.lapse(order, event.second, _IOC_IS_OVER)
 
-    def _order(self, client_id: int, order_id: int, instrument: Instrument, fields: dict[str, Any]) -> Order:
-        now = self._gateway.clock.time()
-        return Order(
-            perm_id=self._gateway.book.last_perm_id + 1,
-            client_id=client_id,
-            order_id=order_id,
-            con_id=instrument.con_id,
-            action=fields["action"],
-            quantity=fields["quantity"] or Decimal(0),
-            order_type=order_type(fields),
-            limit_price=fields["lmtPrice"],
-            stop_price=fields["auxPrice"],
-            tif=fields["tif"] or "DAY",
-            outside_hours=fields["outsideRth"],
-            fields={name: fields[name] for name in _ECHOED if fields.get(name)},
-            placed=now,
-            checked=int(now) - 1,
-        )
+    def _is_at_exchange(self, order: Order, second: int) -> bool:
+        """Whether an order that nothing has happened to is now shown as working there."""
+        if order.status != PRE_SUBMITTED or order.held or order.waits_for_stop or order.order_type not in LIMITED:
+            return False
+        instrument = self._gateway.instrument(order.con_id)
+        return current(instrument.hours, second, regular=not trades_extended(order)) is not None
 
-    def _work(self, order: Order, instrument: Instrument) -> None:
-        """Set when it expires and meet the market for the first time."""
-        now = self._gateway.clock.time()
-        regular = not trades_extended(order)
-        if order.tif == "DAY":
-            ends = (session.bounds(regular)[1] for session in sessions_from(instrument.hours, now))
-            order.expires = next((end for end in ends if end > now), None)
-        found = match(self._gateway.market, instrument, order, int(now))
-        if found.filled is None and order.tif == "IOC":
-            self._end(order, now, "Cancelled: immediate or cancel, and not filled")
-            self._tell_cancelled(order)
-            return
-        if order.order_type == LIMIT_ORDER and found.filled is None and current(instrument.hours, now, regular=regular):
-            order.status = SUBMITTED
-            self._audience.order_changed(order)
-        self._apply(order, found, int(now))
-        self._gateway.save_order(order)
+    # --- taking orders ---------------------------------------------------------------------------
 
-    def _modify(self, known: Order, wanted: Order, instrument: Instrument) -> Order:
-        if (known.con_id, known.action) != (wanted.con_id, wanted.action):
-            raise Refusal(105, "Order being modified does not match original order.")
-        if known.order_type != wanted.order_type:
-            raise Refusal(329, "Order modify failed. Cannot change to the new order type.")
-        if wanted.quantity < known.filled:
-            raise Refusal(104, "Cannot modify a filled order.")
-        known.quantity, known.tif, known.outside_hours = wanted.quantity, wanted.tif, wanted.outside_hours
-        known.limit_price, known.stop_price, known.fields = wanted.limit_price, wanted.stop_price, wanted.fields
-        known.checked, known.expires = wanted.checked, None
-        self._audience.order_changed(known)
-        self._work(known, instrument)
+    def _check(self, ticket: Ticket) -> None:
+        """Check a ticket before anything is done with it."""
+        book = self._gateway.book
+        kept = self._untransmitted.get(ticket.client_id, ticket.order_id) is not None
+        try:
+            known = None if kept else modify.modified(book, ticket)
+            check_ticket(ticket, self._gateway.account)
+            if known is None:
+                families.find_parent(book, self._untransmitted, ticket)
+        except Refusal as refusal:
+            if not kept:
+                self._keep_if_rejected(ticket, refusal)
+            raise
+
+    def _transmit(self, ticket: Ticket) -> Order:
+        """Take a ticket and the kept ones that it transmits, parents first; then they meet the market together."""
+        taken: dict[int, Order | None] = {}
+        refused: Refusal | None = None
+        for each in self._untransmitted.release(ticket):
+            taken[each.order_id] = None
+            try:
+                taken[each.order_id] = self._take(each, taken)
+            except Refusal as refusal:
+                self._keep_if_rejected(each, refusal)
+                if each is ticket:
+                    refused = refusal
+                else:
+                    self._audience.order_error(each.client_id, each.order_id, refusal.code, refusal.message)
+        self._run([order for order in taken.values() if order is not None], self._now)
+        order = taken[ticket.order_id]
+        if order is None:
+            assert refused is not None
+            raise refused
+        return order
+
+    def _take(self, ticket: Ticket, family: dict[int, Order | None]) -> Order:
+        book = self._gateway.book
+        if book.get(ticket.client_id, ticket.order_id) is not None:
+            known = modify.modified(book, ticket)
+            assert known is not None
+            return self._change(known, ticket)
+        if ticket.parent_id not in family:
+            parent = families.find_parent(book, self._untransmitted, ticket)
+        elif (parent := family[ticket.parent_id]) is None:
+            raise rejected("Parent order is being cancelled.")
+        return self._enter(ticket, parent)
+
+    def _enter(self, ticket: Ticket, parent: Order | None) -> Order:
+        """Enter a new order in the book."""
+        gateway = self._gateway
+        order = ticket.order(gateway.book.last_perm_id + 1, gateway.clock.time())
+        check_place_in_book(ticket, gateway.book)
+        if parent is not None:
+            # What it will do to the account depends on what its parent will have done.
+            families.attach(order, parent)
+        else:
+            check_funds(gateway, order)
+        if not ticket.fields["tif"]:
+            self._audience.order_error(order.client_id, order.order_id, 10349, _PRESET_WARNING)
+        self._begin(order)
+        self._lifecycle.accept(order)
+        self._warn_if_closed(order)
+        return order
+
+    def _change(self, known: Order, ticket: Ticket) -> Order:
+        """Change a working order."""
+        wanted = ticket.order(known.perm_id, self._gateway.clock.time())
+        modify.check_change(known, wanted, ticket)
+        if not known.held and wanted.quantity > known.quantity:
+            self._check_more_funds(replace(wanted, filled=known.filled))
+        modify.change(known, wanted, ticket)
+        self._begin(known)
+        self._lifecycle.tell(known)
         return known
 
-    def _apply(self, order: Order, found: Match, until: int) -> None:
-        if found.triggered is not None:
-            order.triggered = True
-            order.status = SUBMITTED
-            self._audience.order_changed(order)
-        elif order.status == PRE_SUBMITTED and order.order_type == LIMIT_ORDER and found.filled is None:
+    def _check_more_funds(self, wanted: Order) -> None:
+        try:
+            check_funds(self._gateway, wanted)
+        except Refusal as refusal:
+            # The order goes on as it was.
+            raise Refusal(refusal.code, refusal.message) from None
+
+    def _begin(self, order: Order) -> None:
+        """Set when it expires, and where a trailing stop begins."""
+        now, instrument = self._gateway.clock.time(), self._gateway.instrument(order.con_id)
+        if order.tif == "DAY":
+            regular = not trades_extended(order)
+            ends = (session.bounds(regular)[1] for session in sessions_from(instrument.hours, now))
+            order.expires = next((end for end in ends if end > now), None)
+        if order.order_type in TRAILING and order.stop_price is None and not order.held:
+            order.trail_extreme = order.trail_extreme or self._gateway.last_price(instrument)
+
+    def _keep_if_rejected(self, ticket: Ticket, refusal: Refusal) -> None:
+        """A new order that the servers reject is listed among the ended ones."""
+        if refusal.kept and self._gateway.book.get(ticket.client_id, ticket.order_id) is None:
+            order = ticket.order(self._gateway.book.last_perm_id + 1, self._gateway.clock.time())
+            self._lifecycle.reject(order, refusal.message)
+
+    def _warn_if_closed(self, order: Order) -> None:
+        if warning := closed_warning(self._gateway, order):
             instrument = self._gateway.instrument(order.con_id)
-            if current(instrument.hours, until, regular=not trades_extended(order)) is not None:
-                order.status = SUBMITTED
-                self._audience.order_changed(order)
-        if found.filled is not None and found.price is not None:
-            self._fill(order, found.filled, found.price)
-        elif order.expires is not None and until >= order.expires:
-            self._end(order, order.expires, "Cancelled by System: the day's session has ended")
-            self._audience.order_changed(order)
-        elif order.checked != until:
-            # How far the market was looked at is not saved on each step: after a restart it is looked at again.
-            order.checked = until
-            if found.triggered is not None:
-                self._gateway.save_order(order)
-
-    def _fill(self, order: Order, second: int, price: Decimal) -> None:
-        gateway = self._gateway
-        instrument = gateway.instrument(order.con_id)
-        shares = order.remaining
-        fee, fee_currency = self._commission(instrument, shares, price)
-        order.filled, order.avg_price, order.last_price = order.quantity, price, price
-        execution = Execution(
-            exec_id=f"0000e0d5.{order.perm_id:08x}.01.01",
-            perm_id=order.perm_id,
-            client_id=order.client_id,
-            order_id=order.order_id,
-            con_id=order.con_id,
-            side="BOT" if order.is_buy else "SLD",
-            shares=shares,
-            price=price,
-            time=second,
-            order_ref=order.order_ref,
-            cumulative=order.filled,
-            avg_price=price,
-            commission=fee,
-            commission_currency=fee_currency,
-            exchange=instrument.primary_exchange or instrument.exchange,
-            day=eastern_day(second),
-        )
-        execution = replace(execution, realized=gateway.portfolio.apply(execution, instrument))
-        gateway.book.add_execution(execution)
-        gateway.save_execution(execution)
-        self._end(order, second, "Filled Size: " + format(order.filled.normalize(), "f"), status=FILLED)
-        self._audience.executed(execution)
-        self._audience.order_changed(order)
-        self._audience.order_changed(order, execution)
-        self._audience.commissioned(execution)
-        self._audience.books_changed(order.con_id)
-
-    def _end(self, order: Order, moment: float, reason: str, *, status: str = CANCELLED) -> None:
-        order.status, order.ended, order.end_reason = status, moment, reason
-        self._gateway.book.end(order, eastern_day(moment))
-        self._gateway.save_order(order)
-
-    def _tell_cancelled(self, order: Order) -> None:
-        self._audience.order_changed(order)
-        self._audience.order_error(order.client_id, order.order_id, 202, "Order Canceled - reason:")
-
-    # --- money and hours ----------------------------------------------------------------------
-
-    def _commission(self, instrument: Instrument, shares: Decimal, price: Decimal | None = None) -> tuple[Decimal, str]:
-        at = price if price is not None else self._gateway.last_price(instrument)
-        return order_commission(self._gateway, instrument, shares, at)
-
-    def _figures_after(self, order: Order) -> Any:
-        signed = order.quantity if order.is_buy else -order.quantity
-        return figures(self._gateway, {order.con_id: signed})
-
-    def _check_funds(self, order: Order, instrument: Instrument) -> None:
-        if next_open(instrument.hours, self._gateway.clock.time(), regular=True) is None:
-            raise Refusal(
-                201, "Order rejected - reason:No further trading session is known for this contract.", kept=True
-            )
-        before, after = figures(self._gateway), self._figures_after(order)
-        fee, currency = self._commission(instrument, order.quantity)
-        available = after.available - cents(fee * self._gateway.rate(currency))
-        # What lowers the margin is always taken: a position must be closable.
-        if available < 0 and after.initial_margin > before.initial_margin:
-            raise Refusal(
-                201,
-                "Order rejected - reason:YOUR ORDER IS NOT ACCEPTED. IN ORDER TO OBTAIN THE DESIRED POSITION YOUR"
-                f" EQUITY WITH LOAN VALUE [{after.equity} USD] MUST EXCEED THE INITIAL MARGIN"
-                f" [{after.initial_margin} USD]",
-                kept=True,
+            self._audience.order_error(
+                order.client_id,
+                order.order_id,
+                399,
+                f"Order Message:\n{order.action} {_plain(order.quantity)} {instrument.symbol}"
+                f" {instrument.primary_exchange}\n{warning}",
             )
 
-    def _warn_if_closed(self, order: Order, instrument: Instrument) -> None:
-        now = self._gateway.clock.time()
-        regular = not trades_extended(order)
-        opens = next_open(instrument.hours, now, regular=regular)
-        if order.tif == "IOC" or opens is None or opens <= now:
-            return
-        self._audience.order_error(
-            order.client_id,
-            order.order_id,
-            399,
-            f"Order Message:\n{order.action} {order.quantity} {instrument.symbol} {instrument.primary_exchange}\n"
-            f"Warning: Your order will not be placed at the exchange until {tws_time(opens, EASTERN, 'US/Eastern')}",
-        )
+
+def _plain(quantity: Decimal) -> str:
+    return format(quantity.normalize(), "f")

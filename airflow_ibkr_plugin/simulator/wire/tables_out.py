@@ -68,6 +68,7 @@ COMMISSION_REPORT = table(
     "commissionReport",
     "version==1 execId commission:float currency realizedPNL=MAX yield=MAX yieldRedemptionDate=",
 )
+ORDER_BOUND = table(100, "orderBound", "permId:int clientId:int orderId:int")
 OPEN_ORDER_END = table(53, "openOrderEnd", "version==1")
 COMPLETED_ORDERS_END = table(102, "completedOrdersEnd", "")
 

@@ -40,12 +40,12 @@ def statuses(wire: list[list[str]]) -> list[str]:
 
 
 def buy(ib: ibi.IB, ref: str = "mine", **options: Any) -> ibi.Trade:
-    return ib.placeOrder(APPLE, ibi.MarketOrder("BUY", 10, orderRef=ref, **options))
+    return ib.placeOrder(APPLE, ibi.MarketOrder("BUY", 10, orderRef=ref, tif="DAY", **options))
 
 
 def rest(ib: ibi.IB, ref: str = "mine") -> ibi.Trade:
     """An order that is not filled."""
-    return ib.placeOrder(APPLE, ibi.LimitOrder("BUY", 10, 1.0, orderRef=ref))
+    return ib.placeOrder(APPLE, ibi.LimitOrder("BUY", 10, 1.0, orderRef=ref, tif="DAY"))
 
 
 def errors(ib: ibi.IB) -> list[tuple[int, int, str]]:
