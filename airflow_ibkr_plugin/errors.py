@@ -120,12 +120,6 @@ class SessionInvalid(BrokerError):
     family = Family.RETRY
 
 
-class SecondFactorNeeded(BrokerError):
-    """The gateway waits for a person to confirm the login."""
-
-    family = Family.NEEDS_HUMAN
-
-
 class PacingViolation(BrokerError):
     """IBKR's rate limit was reached."""
 

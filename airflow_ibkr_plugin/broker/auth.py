@@ -34,11 +34,13 @@ class SessionStatus:
 
     :param detail: one sentence for people.
     :param needs_human: only a person can bring it back, such as by confirming a second factor.
+    :param listening: somebody listens at the gateway's address.
     """
 
     valid: bool
     detail: str
     needs_human: bool = False
+    listening: bool = True
 
 
 def check_session(spec: GatewaySpec) -> SessionStatus:
@@ -55,7 +57,9 @@ def check_session(spec: GatewaySpec) -> SessionStatus:
             except ClientIdInUse as error:
                 log.info("%s", error)
             except (GatewayUnavailable, SessionInvalid, BrokerTimeout) as error:
-                return SessionStatus(valid=False, detail=str(error))
+                return SessionStatus(
+                    valid=False, detail=str(error), listening=not isinstance(error, GatewayUnavailable)
+                )
             else:
                 return SessionStatus(valid=True, detail=detail)
     finally:
@@ -89,6 +93,9 @@ def reauthenticate(
     """Bring the session back: reconnect; then, where the spec names IBC's command server, have it log in again and
     restart the gateway; then say that a person is needed.
 
+    Nothing on the wire says that a gateway waits for a second factor. What can be seen is an IBC that takes RESTART,
+    and an API port that stays closed: a gateway opens it when its login is complete.
+
     :param reconnect_seconds, restart_seconds: to wait for the session after IBC's command. Without `restart_seconds`
         the gateway is not restarted, and it stays open whether a person is needed.
     :raises ConfigError, ClientIdInUse: see :func:`check_session`.
@@ -97,29 +104,35 @@ def reauthenticate(
     log.info("Re-authentication of %s, step 1, reconnect: %s", spec.conn_id, status.detail)
     if status.valid:
         return status
-    tried = "reconnecting"
+    tried, restarted = "reconnecting", False
     if spec.ibc_port is not None:
         for command, seconds in ((RECONNECT, reconnect_seconds), (RESTART, restart_seconds)):
             if seconds is None:
                 return status
-            status = _command(spec, spec.ibc_port, command, seconds)
+            status, accepted = _command(spec, spec.ibc_port, command, seconds)
             if status.valid:
                 return status
+            restarted = accepted and command == RESTART
         tried = f"reconnecting and IBC's {RECONNECT} and {RESTART}"
     detail = f"{status.detail} {tried[0].upper()}{tried[1:]} did not help: a person must log in to the gateway."
+    if restarted and not status.listening:
+        detail += (
+            " It most likely waits at its login window for a second factor: IBC runs, and the API port stays closed."
+        )
     log.error("Re-authentication of %s: %s", spec.conn_id, detail)
-    return SessionStatus(valid=False, detail=detail, needs_human=True)
+    return SessionStatus(valid=False, detail=detail, needs_human=True, listening=status.listening)
 
 
-def _command(spec: GatewaySpec, port: int, command: str, seconds: float) -> SessionStatus:
+def _command(spec: GatewaySpec, port: int, command: str, seconds: float) -> tuple[SessionStatus, bool]:
+    """The session after a command, and whether IBC accepted it."""
     try:
         answer = send_command(spec.host, port, command, timeout=spec.timeout)
     except BrokerError as error:
         log.warning("Re-authentication of %s, IBC %s: %s", spec.conn_id, command, error)
-        return SessionStatus(valid=False, detail=str(error))
+        return SessionStatus(valid=False, detail=str(error)), False
     log.info("Re-authentication of %s, IBC %s: %s", spec.conn_id, command, answer or "accepted")
     deadline = time.monotonic() + seconds
     while not (status := check_session(spec)).valid and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     log.info("Re-authentication of %s after IBC %s: %s", spec.conn_id, command, status.detail)
-    return status
+    return status, True

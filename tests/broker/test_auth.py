@@ -86,3 +86,19 @@ def test_what_no_command_mends_needs_a_human(
     assert not status.valid
     assert status.needs_human
     assert "a person" in status.detail
+    assert "most likely" not in status.detail  # IBC is gone too
+
+
+def test_a_second_factor_that_nobody_has_confirmed_needs_a_human(
+    own_simulator: SimulatorHandle, own_spec: GatewaySpec
+) -> None:
+    own_simulator.control("logout", mode="second_factor")
+
+    status = reauthenticate(replace(own_spec, timeout=0.5), reconnect_seconds=0.5, restart_seconds=0.5)
+
+    assert not status.valid
+    assert not status.listening
+    assert status.needs_human
+    assert "most likely waits at its login window for a second factor" in status.detail
+    own_simulator.control("login")  # the person
+    assert check_session(own_spec).valid

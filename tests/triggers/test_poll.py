@@ -12,11 +12,11 @@ import pytest
 from airflow_ibkr_plugin import errors
 from airflow_ibkr_plugin.errors import (
     AmbiguousContract,
+    AmbiguousOrder,
     BrokerTimeout,
     Family,
     GatewayUnavailable,
     IBKRPluginError,
-    SecondFactorNeeded,
     UnknownContract,
 )
 from airflow_ibkr_plugin.execution.waiting import Status
@@ -52,7 +52,7 @@ def test_it_looks_until_ready() -> None:
     assert trigger.seen == [READY]
 
 
-@pytest.mark.parametrize("error", [UnknownContract("no NOSUCH.", remedy="Check it."), SecondFactorNeeded("confirm.")])
+@pytest.mark.parametrize("error", [UnknownContract("no NOSUCH.", remedy="Check it."), AmbiguousOrder("unknown.")])
 def test_an_error_that_waiting_cannot_mend_arrives_as_itself(error: IBKRPluginError) -> None:
     event = asyncio.run(event_of(Script(NOT_YET, error, READY)))
     with pytest.raises(type(error)) as caught:
