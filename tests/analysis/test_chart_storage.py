@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -41,11 +43,38 @@ def test_saving_again_is_harmless(image: ChartImage, base: str) -> None:
     assert save_chart(image, base, "a.png") == save_chart(image, base + "/", "a.png")
 
 
+def test_who_reads_while_a_chart_is_replaced_reads_a_whole_one(image: ChartImage, base: str, tmp_path: Path) -> None:
+    save_chart(image, base, "a.png")
+    with (tmp_path / "charts/a.png").open("rb") as reader:
+        first_half = reader.read(len(image.png) // 2)
+        save_chart(replace(image, png=bytes(len(image.png))), base, "a.png")
+        assert first_half + reader.read() == image.png
+
+
 def test_a_missing_chart_says_where_and_what_to_do(image: ChartImage, base: str) -> None:
     url = save_chart(image, base, "a.png")
     with pytest.raises(ChartMissing, match=r"no chart at file://.*/b\.png.*Clear the chart task") as caught:
         load_chart(url.replace("a.png", "b.png"), image.sha256)
     assert caught.value.family is Family.FATAL
+
+
+@pytest.mark.parametrize("place", ["dag", "dag/a.png/b.png"])
+def test_where_a_folder_or_a_file_stands_in_the_way_there_is_no_chart(image: ChartImage, base: str, place: str) -> None:
+    save_chart(image, base, "dag/a.png")
+    with pytest.raises(ChartMissing, match="there is no chart"):
+        load_chart(f"{base}/{place}", image.sha256)
+
+
+def test_a_place_that_may_not_be_written_says_so_and_nothing_is_left(
+    image: ChartImage, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:  # root, as whom tests may run, is refused nothing
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(chart_storage.os, "replace", refuse)
+    with pytest.raises(ConfigError, match=r"no permission for file://.*charts_url"):
+        save_chart(image, base, "a.png")
+    assert list((tmp_path / "charts").iterdir()) == []
 
 
 @pytest.mark.parametrize("change", ["altered", "cut", "emptied"])

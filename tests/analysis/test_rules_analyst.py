@@ -84,6 +84,15 @@ def test_prices_that_stand_still_are_held(strategy: str, price: float) -> None:
     assert "do not move" in signal.rationale
 
 
+@pytest.mark.parametrize(("wick", "is_at_most"), [(0.01, False), (0.001, True)])
+def test_confidence_grows_with_what_lies_beyond_the_threshold_up_to_a_limit(wick: float, is_at_most: bool) -> None:
+    answer = ask(closes(*RISING[:31], wick=wick), threshold=1.0)
+    figures = json.loads(answer.raw)["figures"]
+    beyond = (figures["fast"] - figures["slow"]) / figures["atr"] - 1.0
+    assert (beyond > 2) is is_at_most
+    assert answer.signal.confidence == pytest.approx(0.9 if is_at_most else 0.5 + 0.2 * beyond, abs=1e-4)
+
+
 def test_what_lies_within_the_threshold_is_held() -> None:
     assert ask(closes(*RISING), threshold=20).signal.action is Action.HOLD
 

@@ -57,7 +57,12 @@ def registry() -> Registry:
         takes=("strategy",),
         inputs={"source_task": "fetch"},
     )
-    report = TaskType(name="report", operator="workflow_test_operators:Recorder", takes=("strategy",))
+    report = TaskType(
+        name="report",
+        operator="workflow_test_operators:Recorder",
+        parameters={"type": "object"},  # takes whatever it is given
+        takes=("strategy",),
+    )
     return Registry(
         prompts={prompt.name: prompt for prompt in builtin.ibkr_prompts()},
         risk_rules={rule.name: rule for rule in builtin.ibkr_risk_rules()},

@@ -154,6 +154,18 @@ FAULTS = {
         GOOD.replace("needs: [fetch]", "needs: [fetch]\n    parameters: {source_task: act}"),
         "w.yaml:11:31: 'act' is no fetch task before this one",
     ),
+    "input that does not come before": (
+        GOOD.replace("  act:", "  late: {type: fetch, for_each: symbol}\n  act:").replace(
+            "needs: [fetch]", "needs: [fetch]\n    parameters: {source_task: late}"
+        ),
+        "w.yaml:12:31: 'late' is no fetch task before this one",
+    ),
+    "statement of a template": (GOOD + "tags: [a, '{% raw %}']\n", "w.yaml:13:11: templates ({{ }}) are not allowed"),
+    "comment of a template": (GOOD + "owner: '{# x #}'\n", "w.yaml:13:8: templates ({{ }}) are not allowed"),
+    "template as a key": (
+        GOOD.replace("  act:", "  r: {type: report, parameters: {'{{ x }}': 1}}\n  act:"),
+        "w.yaml:7:34: templates ({{ }}) are not allowed",
+    ),
     "template": (GOOD + "description: '{{ conn.x.password }}'\n", "w.yaml:13:14: templates ({{ }}) are not allowed"),
     "stop order without its offset": (
         ORDER + "      order_type: STP LMT\n",
