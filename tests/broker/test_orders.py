@@ -225,7 +225,7 @@ def test_an_order_lost_on_its_way_is_unknown_and_its_id_is_offered_again(
     session: BrokerSession, simulator: SimulatorHandle, spec: GatewaySpec, spy: Instrument, ref: str
 ) -> None:
     order_id = session.next_order_id()
-    simulator.control("lose_next_order")
+    simulator.control("drop_before_accept")
     with pytest.raises(GatewayUnavailable, match="unknown"):
         session.place(spy, BUY, order_id=order_id, order_ref=ref, account=session.account)
     session.close()

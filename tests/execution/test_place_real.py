@@ -73,7 +73,7 @@ def lost(spec: GatewaySpec, gateway: Any, database: Database, monkeypatch: pytes
     monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.5)
     with leased_session(spec, database, owner="first") as session:
         request = request_on(session)
-        gateway.control("lose_next_order")
+        gateway.control("drop_before_accept")
         with pytest.raises(BrokerError):
             execute(session, database, request, owner="t")
     return request

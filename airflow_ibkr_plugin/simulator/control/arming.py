@@ -54,9 +54,9 @@ def _disarm(simulator: Simulator, values: dict[str, Any]) -> Answer:
 
 
 ARMING = (
-    _arming("lose_next_order", "the connection is cut before the order is taken; its id is issued again", count=1),
+    _arming("drop_before_accept", "the connection is cut before the order is taken; its id is issued again", count=1),
     _arming("drop_after_accept", "the order is taken, the connection cut before it is acknowledged", order_ref="x"),
-    _arming("swallow_order", "the order is taken off the wire and never heard of; the connection stays", client=1),
+    _arming("lose_order", "the order is taken off the wire and never heard of; the connection stays", client=1),
     _arming(
         "missing_acknowledgement",
         "the order lives, but no openOrder or orderStatus of it is sent until a client asks for orders",

@@ -39,10 +39,10 @@ def _place_order(session: Session, values: dict[str, Any], handler: Handler) -> 
         handler(session, values)
         return
     faults, where = session.gateway.faults, {"client": session.client_id, "order_ref": values["orderRef"]}
-    if faults.take("lose_next_order", **where):
-        session.abort("fault lose_next_order: dropped before the order was taken")
+    if faults.take("drop_before_accept", **where):
+        session.abort("fault drop_before_accept: dropped before the order was taken")
         return
-    if faults.take("swallow_order", **where):
+    if faults.take("lose_order", **where):
         return
     handler(session, values)
     if faults.take("drop_after_accept", **where):

@@ -49,7 +49,7 @@ def test_an_order_that_was_lost_before_it_was_taken_is_nowhere(
     client: Driver, connect: Any, gateway: Any, client_id: int
 ) -> None:
     ref = f"nowhere-{client_id}"
-    gateway.control("lose_next_order")
+    gateway.control("drop_before_accept")
     client.place("SPY", Wanted(quantity=3, ref=ref))
     client.until(lambda: not client.connected)
     back = connect(client_id)

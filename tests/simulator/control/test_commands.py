@@ -39,7 +39,7 @@ def test_json_lines_over_a_socket(simulator: SimulatorHandle) -> None:
         "frozen": True,
         "speed": 1.0,
     }
-    assert "lose_next_order" in answers[3]["error"]
+    assert "drop_before_accept" in answers[3]["error"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_json_lines_over_a_socket(simulator: SimulatorHandle) -> None:
         {"cmd": "mute"},
         {"cmd": "logout", "mode": "maybe"},
         {"cmd": "logout", "mode": "valid"},
-        {"cmd": "lose_next_order", "count": -1},
+        {"cmd": "drop_before_accept", "count": -1},
     ],
 )
 def test_commands_that_cannot_be(simulator: SimulatorHandle, command: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ def lost(ib: ibi.IB, until: Any) -> None:
 def test_a_lost_order_was_never_there(
     simulator: SimulatorHandle, ib: ibi.IB, connect: Any, raw: Any, until: Any
 ) -> None:
-    simulator.control("lose_next_order")
+    simulator.control("drop_before_accept")
     buy(ib)
     lost(ib, until)
     assert simulator.control("orders", order_ref="once")["orders"] == []

@@ -55,7 +55,7 @@ def errors(ib: ibi.IB) -> list[tuple[int, int, str]]:
 
 
 def test_a_swallowed_order_is_never_heard_of(simulator: SimulatorHandle, ib: ibi.IB, wire: Any, until: Any) -> None:
-    simulator.control("swallow_order", order_ref="mine")
+    simulator.control("lose_order", order_ref="mine")
     trade = buy(ib)
     other = buy(ib, "other")
     until(other.isDone)
@@ -266,7 +266,7 @@ def test_a_completed_order_that_nobody_asked_for(simulator: SimulatorHandle, ib:
 def test_faults_wait_for_their_client_and_order(
     simulator: SimulatorHandle, ib: ibi.IB, connect: Any, until: Any
 ) -> None:
-    simulator.control("swallow_order", client=2, order_ref="mine")
+    simulator.control("lose_order", client=2, order_ref="mine")
     other = connect(simulator, 2)
     assert until(buy(ib, "mine").isDone)
     assert until(buy(other, "yours").isDone)
@@ -277,27 +277,27 @@ def test_faults_wait_for_their_client_and_order(
 
 
 def test_what_is_armed_is_listed_replaced_and_disarmed(simulator: SimulatorHandle) -> None:
-    simulator.control("swallow_order", count=3)
-    simulator.control("swallow_order", client=2)
-    simulator.control("swallow_order", count=2)
+    simulator.control("lose_order", count=3)
+    simulator.control("lose_order", client=2)
+    simulator.control("lose_order", count=2)
     simulator.control("delay", messages=["orderStatus"], seconds=2)
     simulator.control("mute", messages=["positionEnd"])
     status = simulator.control("status")
     assert status["faults"] == [
-        {"fault": "swallow_order", "count": 1, "client": 2},
-        {"fault": "swallow_order", "count": 2},
+        {"fault": "lose_order", "count": 1, "client": 2},
+        {"fault": "lose_order", "count": 2},
         {"fault": "delay", "count": 1, "messages": ["orderStatus"], "seconds": 2, "keep_order": True},
     ]
     assert status["muted"] == ["positionEnd"]
-    assert simulator.control("swallow_order", client=2, count=0)["armed"] == 0
-    assert simulator.control("disarm", fault="swallow_order")["disarmed"] == 1
+    assert simulator.control("lose_order", client=2, count=0)["armed"] == 0
+    assert simulator.control("disarm", fault="lose_order")["disarmed"] == 1
     assert simulator.control("disarm")["disarmed"] == 2
     status = simulator.control("status")
     assert (status["faults"], status["muted"]) == ([], [])
 
 
 def test_a_what_if_is_no_order_and_meets_no_order_fault(simulator: SimulatorHandle, ib: ibi.IB) -> None:
-    simulator.control("swallow_order")
+    simulator.control("lose_order")
     assert float(ib.whatIfOrder(APPLE, ibi.MarketOrder("BUY", 1)).initMarginAfter) > 0
     assert len(simulator.control("status")["faults"]) == 1
 
@@ -313,7 +313,7 @@ def test_a_what_if_is_no_order_and_meets_no_order_fault(simulator: SimulatorHand
         ({"cmd": "pacing", "code": 100}, "pacing: code is 100; it must be one of 162, 420"),
         ({"cmd": "pacing", "count": True}, "pacing: count is True; it must be a whole number"),
         ({"cmd": "pacing", "order_ref": "x"}, "pacing has no field 'order_ref'; its fields are code, count, client"),
-        ({"cmd": "swallow_order", "order_ref": 7}, "swallow_order: order_ref is 7; it must be a string"),
+        ({"cmd": "lose_order", "order_ref": 7}, "lose_order: order_ref is 7; it must be a string"),
         ({"cmd": "reorder"}, "reorder needs the field how"),
         ({"cmd": "login", "now": 1}, "login has no field 'now'; it has none"),
         ({"cmd": "disarm", "fault": "everything"}, "disarm: fault is 'everything'"),
