@@ -31,6 +31,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--ibc-port": {"type": int, "help": "port of an IBC command server, this machine only; 0 for a free one"},
     "--seed": {"type": int, "default": 7, "help": "what synthetic prices are made from (default %(default)s)"},
     "--account": {"default": "DU1234567", "help": "account code (default %(default)s)"},
+    "--cash": {
+        "metavar": "LIST",
+        "help": "what it starts with, e.g. USD=1000000,EUR=50000 (default: 1,000,000 of the base)",
+    },
+    "--base-currency": {"default": "USD", "help": "what totals and margins are stated in (default %(default)s)"},
     "--state": {"type": Path, "metavar": "FILE", "help": "keep orders, executions and clock in this file"},
     "--replay": {"type": Path, "metavar": "DIR", "help": "replay the recorded daily bars in this folder"},
     "--clock": {"metavar": "ISO", "help": "start the clock here, e.g. 2026-11-20T15:00:00+00:00"},
@@ -80,6 +85,7 @@ def run_parsed(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> Options:
+    from airflow_ibkr_plugin.simulator.account.funds import parse_cash
     from airflow_ibkr_plugin.simulator.clock import parse_instant
     from airflow_ibkr_plugin.simulator.gateway import Options
 
@@ -90,6 +96,8 @@ def _options(args: argparse.Namespace) -> Options:
         ibc_port=args.ibc_port,
         seed=args.seed,
         account=args.account,
+        cash=parse_cash(args.cash) if args.cash else None,
+        base_currency=args.base_currency,
         state=args.state,
         replay=args.replay,
         clock=parse_instant(args.clock) if args.clock else None,

@@ -13,6 +13,7 @@ from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.account.funds import START_CASH, check_currencies
 from airflow_ibkr_plugin.simulator.account.money import RATE_UNIT
 from airflow_ibkr_plugin.simulator.account.portfolio import Portfolio
+from airflow_ibkr_plugin.simulator.account.splits import Split, dump_splits, load_splits
 from airflow_ibkr_plugin.simulator.api.meter import RATE
 from airflow_ibkr_plugin.simulator.clock import Clock
 from airflow_ibkr_plugin.simulator.control.faults import Faults
@@ -82,6 +83,7 @@ class Gateway:
         self.base_currency = options.base_currency
         self.start_cash = dict(options.cash or {options.base_currency: START_CASH})
         self.portfolio = Portfolio(self.start_cash)
+        self.splits: list[Split] = []
         self.store = StateStore(options.state) if options.state is not None else None
         try:
             self.catalogue = self._load_contracts()
@@ -158,6 +160,29 @@ class Gateway:
             )
         return self._cross(currency, "USD", moment) * self._cross("USD", wanted, moment)
 
+    def split(self, con_id: int, ratio: Decimal) -> None:
+        """Split a stock into `ratio` new shares for each: its prices, past ones too, and the position.
+
+        Fractions of a share are paid out at the last price. Working orders stay as they are.
+
+        :raises ConfigError: it is no stock of the catalogue, or no ratio.
+        """
+        instrument = self.catalogue.get(con_id)
+        if instrument is None or instrument.is_forex or not (ratio.is_finite() and ratio > 0):
+            raise ConfigError(
+                f"conId {con_id} cannot be split {ratio} for 1.", remedy="Name a stock, and a ratio above 0."
+            )
+        self.market.split(instrument, float(ratio))
+        price = self.last_price(instrument)
+        self.splits.append(Split(con_id, ratio, price, self.today, self.book.execution_count))
+        self._book_split(self.splits[-1])
+        if self.store is not None:
+            self.store.put("splits", dump_splits(self.splits))
+
+    def _book_split(self, split: Split) -> None:
+        currency = self.instrument(split.con_id).currency
+        self.portfolio.split(split.con_id, split.ratio, split.price, split.day, currency)
+
     def save_order(self, order: Order) -> None:
         """Keep an order's new state."""
         if self.store is not None:
@@ -194,9 +219,17 @@ class Gateway:
         for order in store.orders():
             self.instrument(order.con_id)
             self.book.add(order, eastern_day(order.ended) if order.ended is not None else None)
+        self.splits = load_splits(store.get("splits") or ())
+        waiting = list(self.splits)
         for execution in store.executions():
+            while waiting and waiting[0].after == self.book.execution_count:
+                self._book_split(waiting.pop(0))
             self.book.add_execution(execution)
             self.portfolio.apply(execution, self.instrument(execution.con_id))
+        for split in waiting:
+            self._book_split(split)
+        for split in self.splits:
+            self.market.split(self.instrument(split.con_id), float(split.ratio))
         saved = store.get("clock")
         if saved is not None:
             self.clock.load(saved)

@@ -22,6 +22,5 @@ def cents(amount: Decimal) -> Decimal:
 
 def decimals(number: Decimal) -> str:
     """A figure as account values write it: no needless digits, at least two decimals."""
-    plain = format(number, "f").rstrip("0")
-    whole, _, fraction = plain.partition(".")
-    return f"{whole}.{fraction.ljust(2, '0')}"
+    whole, _, fraction = format(number, "f").partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
