@@ -24,6 +24,8 @@ _MOST_SESSIONS = {"1 min": 1, "2 mins": 2, **dict.fromkeys(("3 mins", "5 mins", 
 _MOST_SESSIONS_OF_LARGER = 20
 # Up to eight hours are asked for in seconds. Source: the same table.
 _LONGEST_IN_SECONDS = timedelta(seconds=28800)
+# Less is refused (error 321, "Historical data requested duration is invalid").
+_SHORTEST_IN_SECONDS = 30
 # IBKR wants more than that in years. Source: TWS API, error 321.
 _LONGEST_IN_DAYS = 365
 
@@ -183,5 +185,6 @@ def _in_seconds(
             while begin < end:
                 stop = min(begin + most - size, end)
                 # One bar more, for the first one of the answer may be cut.
-                yield Request(f"{math.ceil((stop - begin + size).total_seconds())} S", begin, stop)
+                seconds = math.ceil((stop - begin + size).total_seconds())
+                yield Request(f"{max(seconds, _SHORTEST_IN_SECONDS)} S", begin, stop)
                 begin = stop

@@ -69,7 +69,7 @@ def test_wrong_combinations() -> None:
         ("2 D", "1 min", ["1 D", "1 D"]),
         ("2 W", "5 mins", ["5 D", "5 D"]),
         ("1 D", "5 mins", ["5700 S"]),
-        ("3600 S", "5 secs", ["10 S", "3600 S"]),
+        ("3600 S", "5 secs", ["30 S", "3600 S"]),
     ],
 )
 def test_requests_stay_within_what_ibkr_serves_at_once(duration: str, bar_size: str, asked: list[str]) -> None:

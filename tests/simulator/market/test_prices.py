@@ -250,3 +250,64 @@ def test_forex_has_no_gap_between_days() -> None:
     made = bars(MARKET, euro, query("1 hour", (2, "D"), NOON, what="MIDPOINT"))
     assert timedelta(seconds=made[1].start - made[0].start) == timedelta(minutes=45)
     assert all(bar.volume == -1 for bar in made)
+
+
+# --- midday breaks, splits ---------------------------------------------------------------------------
+
+
+def test_nothing_trades_in_a_midday_break() -> None:
+    toyota = by_symbol("7203")
+    close = datetime(2026, 11, 20, 6, 30, tzinfo=UTC).timestamp()
+    made = bars(MARKET, toyota, query("5 mins", (1, "D"), close))
+    times = [datetime.fromtimestamp(bar.start, toyota.hours.zone).strftime("%H:%M") for bar in made]
+    assert (times[0], times[-1], len(times)) == ("09:00", "15:25", 66)
+    assert not [time for time in times if "11:30" <= time < "12:30"]
+    day = bars(MARKET, toyota, query("1 day", (1, "D"), close))[0]
+    assert _together(made) == (day.open, day.high, day.low, day.close, day.volume)
+    # Seconds of trading reach back over it.
+    half_past_one = datetime(2026, 11, 20, 3, 40, tzinfo=UTC).timestamp()
+    made = bars(MARKET, toyota, query("5 mins", (1800, "S"), half_past_one))
+    times = [datetime.fromtimestamp(bar.start, toyota.hours.zone).strftime("%H:%M") for bar in made]
+    assert times == ["11:10", "11:15", "11:20", "11:25", "12:30", "12:35"]
+    noon = datetime(2026, 11, 20, 3, 0, tzinfo=UTC).timestamp()
+    before = MARKET.quote(toyota, noon - 1801)
+    quote = MARKET.quote(toyota, noon)
+    assert quote is not None
+    assert before is not None
+    assert (quote.last, quote.volume) == (before.last, before.volume)
+
+
+@settings(max_examples=20, deadline=None)
+@given(moments, st.sampled_from([2.0, 4.0, 10.0, 0.1, 1.5]), st.sampled_from(["5 mins", "1 hour", "1 day"]))
+def test_a_split_scales_all_prices_and_volumes(moment: int, ratio: float, size: str) -> None:
+    apple, split = by_symbol("AAPL"), market()
+    asked = query(size, (3, "D"), moment)
+    before = bars(split, apple, asked)
+    quote = split.quote(apple, moment)
+    split.split(apple, ratio)
+    after = bars(split, apple, asked)
+    assert [bar.start for bar in after] == [bar.start for bar in before]
+    for old, new in zip(before, after, strict=True):
+        for name in ("open", "high", "low", "close"):
+            assert abs(getattr(new, name) - getattr(old, name) / ratio) <= 0.0051
+        assert abs(new.volume - old.volume * ratio) <= ratio + 1
+    scaled = split.quote(apple, moment)
+    assert quote is not None
+    assert scaled is not None
+    assert abs(scaled.last - quote.last / ratio) <= 0.0051
+    # Days and their parts still agree.
+    day = bars(split, apple, query("1 day", (1, "D"), moment))[0]
+    assert _together(bars(split, apple, query("1 min", (1, "D"), moment)))[:4] == (
+        day.open,
+        day.high,
+        day.low,
+        day.close,
+    )
+    split.split(apple, 1 / ratio)
+    assert [bar.day for bar in bars(split, apple, asked)] == [bar.day for bar in before]
+
+
+def test_a_split_of_one_stock_leaves_the_others() -> None:
+    split = market()
+    split.split(by_symbol("AAPL"), 2)
+    assert split.quote(by_symbol("MSFT"), NOON) == MARKET.quote(by_symbol("MSFT"), NOON)
