@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.account.commissions import order_commission
-from airflow_ibkr_plugin.simulator.account.figures import in_base, ledgers
+from airflow_ibkr_plugin.simulator.account.figures import holding, in_base, ledgers
 from airflow_ibkr_plugin.simulator.account.funds import parse_cash
 from airflow_ibkr_plugin.simulator.account.margin import currency_margin, stock_margin
 from airflow_ibkr_plugin.simulator.account.money import ZERO, cents, decimals
 from airflow_ibkr_plugin.simulator.account.values import account_values
 from airflow_ibkr_plugin.simulator.market.catalogue import synthetic
 
-from .conftest import Trade
+from .conftest import START, Trade
 
 if TYPE_CHECKING:
     from .conftest import Account
@@ -66,6 +66,20 @@ def test_clients_can_add_the_figures_up(euro_account: Account, made: list[tuple[
     for currency in currencies:
         cash, stock = (Decimal(values[key, currency]) for key in ("CashBalance", "StockMarketValue"))
         assert Decimal(values["NetLiquidationByCurrency", currency]) == cash + stock
+
+
+@properties
+@given(orders)
+def test_what_the_account_gained_is_its_profit(euro_account: Account, made: list[tuple[int, str, int]]) -> None:
+    """In each currency, to the cent. A pair holds one currency and owes the other: its value is no stock's."""
+    trade(euro_account, made)
+    gateway = euro_account.gateway
+    pairs = [held for con_id in gateway.portfolio.positions if (held := holding(gateway, con_id)).instrument.is_forex]
+    for book in ledgers(gateway):
+        gained = book.cash + book.stock - START.get(book.currency, ZERO)
+        holds = sum((pair.quantity for pair in pairs if pair.instrument.symbol == book.currency), ZERO)
+        owes = sum((pair.value for pair in pairs if pair.instrument.currency == book.currency), ZERO)
+        assert gained == book.realized + book.unrealized + holds - owes
 
 
 @properties
