@@ -104,8 +104,8 @@ NASTY = [
     "", "0", "1", "-1", "2", "2147483647", "2147483648", "-2147483649", "9223372036854775807", "9" * 400, "9" * 5000,
     "1.7976931348623157E308", "1e-320", "1e30", "1e31", "0." + "1" * 400, "nan", "inf", "-inf", "Infinity", "1_0", "+1",
     "\u0661", "\u00e9", "\U0001f4a5", "\u2028", "true", "BUY", "MKT", "STK", "BAG", "AAPL", "SMART",
-    "20261120-16:00:00", "99991231 23:59:59 US/Eastern", "20260101 25:61:61 Nowhere/Land", "1 D", "9999999999 Y", "1 min",
-    "TRADES", " ",
+    "20261120-16:00:00", "99991231 23:59:59 US/Eastern", "20260101 25:61:61 Nowhere/Land", "1 D", "9999999999 Y",
+    "1 min", "TRADES", " ",
 ]  # fmt: skip
 texts = st.sampled_from(NASTY) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 
