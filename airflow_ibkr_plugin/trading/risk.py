@@ -34,7 +34,7 @@ class RiskContext:
         strategies together. The other side is not counted: it may never fill.
     :param held: signed quantity that the strategy itself holds, with its own open orders of the ticket's side counted
         as filled.
-    :param orders_today: intents of this strategy that reached RESERVED or further on the broker's day.
+    :param orders_today: orders of this strategy that are reserved, or were sent, on the broker's day.
     :param market_open: whether the instrument's market is open at `now`; None if that could not be told.
     """
 
