@@ -88,6 +88,39 @@ def test_a_stop_order_waits_for_its_price(client: Driver, ref: str) -> None:
     shown(client, order_id, "Cancelled")
 
 
+def test_a_bracket_protects_what_its_parent_bought(client: Driver, ref: str) -> None:
+    prices = client.snapshot("MSFT")
+    above, below = round(prices["ask"] * 1.2, 2), round(prices["bid"] * 0.8, 2)
+    parent = client.place(
+        "MSFT", Wanted(quantity=10, kind="LMT", limit=round(prices["ask"] + 1, 2), ref=ref, transmit=False)
+    )
+    exits = {"action": "SELL", "quantity": 10, "ref": ref, "parent": parent}
+    profit = client.place("MSFT", Wanted(kind="LMT", limit=above, transmit=False, **exits))
+    loss = client.place("MSFT", Wanted(kind="STP", stop=below, **exits))
+    shown(client, parent, "Filled")
+    assert shown(client, profit, "Submitted").parent == parent
+    assert shown(client, loss, "PreSubmitted", "Submitted").parent == parent
+    client.modify(profit, Wanted(kind="LMT", limit=round(prices["bid"] - 1, 2), **exits))
+    shown(client, profit, "Filled")
+    shown(client, loss, "Cancelled")
+    assert [filled(client, order_id).side for order_id in (parent, profit)] == ["BOT", "SLD"]
+
+
+def test_an_order_for_now_or_never_is_cancelled_where_nobody_trades(client: Driver, ref: str) -> None:
+    low = round(client.snapshot("AAPL")["bid"] * 0.9, 2)
+    order_id = client.place("AAPL", Wanted(kind="LMT", limit=low, tif="IOC", ref=ref))
+    client.until(lambda: [done for done in client.completed_orders() if done.ref == ref])
+    [completed] = [done for done in client.completed_orders() if done.ref == ref]
+    assert (completed.status, completed.filled) == ("Cancelled", 0)
+    assert client.fills(order_id) == []
+
+
+def test_an_order_beyond_the_account_is_rejected_with_201(client: Driver, ref: str) -> None:
+    order_id = client.place("NVDA", Wanted(quantity=10_000_000, ref=ref))
+    client.until(lambda: any(error[:2] == (order_id, 201) for error in client.errors))
+    assert all(fill.ref != ref for fill in client.executions())
+
+
 def test_what_if_tells_margin_and_commission_and_places_nothing(client: Driver, gateway: Any, ref: str) -> None:
     before = gateway.control("status")["orders"]
     told = client.what_if("AAPL", Wanted(quantity=100, ref=ref))
