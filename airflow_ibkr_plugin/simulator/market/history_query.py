@@ -34,8 +34,8 @@ _OTHERS = (
     "YIELD_ASK", "YIELD_BID", "YIELD_BID_ASK", "YIELD_MARK", "YIELD_LAST", "AGGTRADES",
 )  # fmt: skip
 _KEPT_UP = ("TRADES", "MIDPOINT", "BID", "ASK")
-#: From this server version on clients read historicalSchedule.
-_SCHEDULES_SINCE = 170
+#: From this server version on clients read historicalSchedule. Source: IBKR's own client.
+_SCHEDULES_SINCE = 165
 
 # The longest duration of each unit, and what IBKR says beyond it.
 _LONGEST = {

@@ -232,7 +232,7 @@ def test_schedules(ib: ibi.IB, apple: ibi.Contract) -> None:
 
 
 def test_schedules_need_a_client_that_reads_them(simulator: SimulatorHandle, raw: Any) -> None:
-    client = connected(raw, simulator, "v157..169")
+    client = connected(raw, simulator, "v157..164")
     fields = (265598, "", "STK", "", "", "", "", "SMART", "", "USD", "", "")
     client.send(20, 1, *fields, 0, "", "1 day", "1 D", 1, "SCHEDULE", 1, 0, "")
     assert client.until(4)[2:4] == ["1", "321"]

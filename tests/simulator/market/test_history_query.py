@@ -107,10 +107,10 @@ def test_names_that_mean_the_same() -> None:
     assert parse_query(ASKED | {"duration": "2 w"}, NOON).duration == (2, "W")
 
 
-def test_clients_before_170_cannot_read_schedules() -> None:
-    assert parse_query(ASKED | {"whatToShow": "SCHEDULE"}, NOON, 170).what == "SCHEDULE"
+def test_clients_before_165_cannot_read_schedules() -> None:
+    assert parse_query(ASKED | {"whatToShow": "SCHEDULE"}, NOON, 165).what == "SCHEDULE"
     with pytest.raises(BadRequest, match="SCHEDULE rejected"):
-        parse_query(ASKED | {"whatToShow": "SCHEDULE"}, NOON, 169)
+        parse_query(ASKED | {"whatToShow": "SCHEDULE"}, NOON, 164)
 
 
 @given(st.integers(0, 2_000_000_000), st.sampled_from(["US/Eastern", "Japan", "MET", "UTC"]))
