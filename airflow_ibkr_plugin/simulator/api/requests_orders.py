@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.simulator.api import order_messages
 from airflow_ibkr_plugin.simulator.api.requests_data import one_contract
+from airflow_ibkr_plugin.simulator.market.history_query import BadRequest, parse_moment
 from airflow_ibkr_plugin.simulator.orders.book import MANUAL_CLIENT, Execution, Order
 from airflow_ibkr_plugin.simulator.orders.checks import Refusal, invalid
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
@@ -31,7 +32,7 @@ def place_order(session: Session, values: dict[str, Any]) -> None:
 
 def _what_if(session: Session, instrument: Instrument, values: dict[str, Any]) -> None:
     order, state = session.desk.preview(session.client_id or 0, values["orderId"], instrument, values)
-    fields = order_messages.open_order_fields(order, instrument, session.gateway.account)
+    fields = order_messages.open_order_fields(order, instrument, session.gateway.code(order.account))
     session.send(OPEN_ORDER, **fields | {"sharesAllocation": "", "whatIf": True} | state)
 
 
@@ -91,9 +92,14 @@ def completed_orders(session: Session, values: dict[str, Any]) -> None:
 
 
 def executions(session: Session, values: dict[str, Any]) -> None:
+    """The day's fills of all clients that the filter lets through, each with its commission."""
     session.desk.step()
+    try:
+        since = parse_moment(values["time"], session.gateway.clock.time(), "Start") or 0.0
+    except BadRequest:
+        raise invalid(f"Invalid execution filter time {values['time']!r}") from None
     for execution in session.gateway.book.executions(session.gateway.today):
-        if _matches(session, execution, values):
+        if execution.time >= since and _matches(session, execution, values):
             order_messages.send_execution(session, execution, request=values["reqId"])
             order_messages.send_commission(session, execution)
     session.send(out.EXEC_DETAILS_END, reqId=values["reqId"])
@@ -101,17 +107,13 @@ def executions(session: Session, values: dict[str, Any]) -> None:
 
 def _matches(session: Session, execution: Execution, wanted: dict[str, Any]) -> bool:
     instrument = session.gateway.instrument(execution.con_id)
-    details = order_messages.execution_fields(execution, instrument, session.gateway.account, session.version)
-    day, clock = details["time"].split()[:2]
     return (
         (not wanted["clientId"] or wanted["clientId"] == execution.client_id)
-        and wanted["account"] in ("", session.gateway.account)
+        and wanted["account"] in ("", session.gateway.code(execution.account))
         and wanted["symbol"].upper() in ("", instrument.symbol)
         and wanted["secType"] in ("", instrument.sec_type)
         and wanted["exchange"] in ("", execution.exchange)
         and wanted["side"].upper() in ("", execution.side, "BUY" if execution.side == "BOT" else "SELL")
-        # "yyyymmdd hh:mm:ss", or with a dash, in the gateway's zone: sorts as text.
-        and f"{day} {clock}" >= wanted["time"].replace("-", " ").strip()
     )
 
 

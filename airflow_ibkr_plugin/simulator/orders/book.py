@@ -49,6 +49,7 @@ class Order:
     :param trail_extreme: the best price that a trailing order has seen, None before the first.
     :param parent_id, parent_perm_id: of the order it is attached to, 0 without one.
     :param held: it waits for its parent to fill.
+    :param account: empty: the only one.
     """
 
     perm_id: int
@@ -82,6 +83,7 @@ class Order:
     held: bool = False
     oca_group: str = ""
     oca_type: int = OCA_REDUCE
+    account: str = ""
 
     @property
     def working(self) -> bool:
@@ -146,6 +148,7 @@ class Execution:
     realized: Decimal | None = None
     exchange: str = ""
     day: date = field(default=date.min)
+    account: str = ""
 
     @property
     def signed(self) -> Decimal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
@@ -55,7 +56,7 @@ def rejected(reason: str) -> Refusal:
     return Refusal(201, f"Order rejected - reason:{reason}", kept=True)
 
 
-def check_ticket(ticket: Ticket, account: str) -> None:
+def check_ticket(ticket: Ticket, accounts: Collection[str]) -> None:
     """Check what a placeOrder asks for, by itself.
 
     :raises Refusal: the gateway does not take it.
@@ -69,7 +70,9 @@ def check_ticket(ticket: Ticket, account: str) -> None:
         raise invalid("Invalid order type was entered")
     if ticket.tif not in TIFS:
         raise Refusal(10052, f"Invalid time in force:{fields['tif']}.")
-    if fields["account"] not in ("", account):
+    if not fields["account"] and len(accounts) > 1:
+        raise Refusal(435, "You must specify an account.")
+    if fields["account"] and fields["account"] not in accounts:
         raise invalid(f"Invalid account code {fields['account']!r}")
     _check_features(fields)
     quantity = fields["quantity"]

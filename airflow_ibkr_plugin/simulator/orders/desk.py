@@ -22,7 +22,7 @@ from airflow_ibkr_plugin.simulator.orders.book import (
 from airflow_ibkr_plugin.simulator.orders.checks import Refusal, check_place_in_book, check_ticket, rejected
 from airflow_ibkr_plugin.simulator.orders.lifecycle import Audience, Lifecycle
 from airflow_ibkr_plugin.simulator.orders.matching import Event, Kind, next_event, trades_extended
-from airflow_ibkr_plugin.simulator.orders.ticket import Ticket
+from airflow_ibkr_plugin.simulator.orders.ticket import PLAIN, Ticket
 from airflow_ibkr_plugin.simulator.orders.whatif import check_funds, closed_warning, preview
 
 _FIRST_PERM_ID = 1_000_000_000
@@ -66,15 +66,13 @@ class Desk:
     def place_manual(self, instrument: Instrument, fields: dict[str, Any]) -> Order:
         """Take an order that somebody enters in TWS.
 
+        :param fields: by tws name as in placeOrder: `action`, `quantity`, `orderType`; others are :data:`PLAIN`.
         :raises Refusal: it is not taken.
         """
         self.step()
-        ticket = Ticket(MANUAL_CLIENT, 0, instrument, fields)
-        check_ticket(ticket, self._gateway.account)
+        ticket = Ticket(MANUAL_CLIENT, 0, instrument, PLAIN | {"account": self._gateway.account} | fields)
+        check_ticket(ticket, self._gateway.accounts)
         order = self._enter(ticket, None)
-        if self.auto_bind:
-            for bound in self.bind([order]):
-                self._audience.bound(bound)
         self._run([order], self._now)
         return order
 
@@ -95,7 +93,7 @@ class Desk:
         """
         self.step()
         ticket = Ticket(client_id, order_id, instrument, fields)
-        check_ticket(ticket, self._gateway.account)
+        check_ticket(ticket, self._gateway.accounts)
         order = ticket.order(0, self._gateway.clock.time())
         return order, preview(self._gateway, order)
 
@@ -196,7 +194,7 @@ class Desk:
         kept = self._untransmitted.get(ticket.client_id, ticket.order_id) is not None
         try:
             known = None if kept else modify.modified(book, ticket)
-            check_ticket(ticket, self._gateway.account)
+            check_ticket(ticket, self._gateway.accounts)
             if known is None:
                 families.find_parent(book, self._untransmitted, ticket)
         except Refusal as refusal:
@@ -247,6 +245,9 @@ class Desk:
             families.attach(order, parent)
         else:
             check_funds(gateway, order)
+        if order.is_manual and self.auto_bind:
+            gateway.book.bind(order)
+            self._audience.bound(order)
         if not ticket.fields["tif"]:
             self._audience.order_error(order.client_id, order.order_id, 10349, _PRESET_WARNING)
         self._begin(order)

@@ -108,7 +108,8 @@ class Lifecycle:
         """Fill a part of it, or what remains."""
         gateway, before = self._gateway, order.remaining
         execution = self._execution(order, second, price, shares)
-        execution = replace(execution, realized=gateway.portfolio.apply(execution, gateway.instrument(order.con_id)))
+        portfolio, instrument = gateway.portfolio_of(order.account), gateway.instrument(order.con_id)
+        execution = replace(execution, realized=portfolio.apply(execution, instrument))
         order.filled, order.avg_price, order.last_price = execution.cumulative, execution.avg_price, price
         order.checked = second
         gateway.book.add_execution(execution)
@@ -191,4 +192,5 @@ class Lifecycle:
             commission_currency=currency,
             exchange=instrument.primary_exchange or instrument.exchange,
             day=eastern_day(second),
+            account=order.account,
         )

@@ -29,6 +29,25 @@ _SPELLINGS = {
 }
 _DEFAULT_TIF = "DAY"
 
+#: What the fields of a placeOrder are that asks for nothing special.
+PLAIN: dict[str, Any] = {
+    "lmtPrice": None,
+    "auxPrice": None,
+    "tif": _DEFAULT_TIF,
+    "account": "",
+    "orderRef": "",
+    "ocaGroup": "",
+    "ocaType": None,
+    "transmit": True,
+    "parentId": 0,
+    "outsideRth": False,
+    "conditions": [],
+    "algoStrategy": "",
+    "goodAfterTime": "",
+    "hedgeType": "",
+    "allOrNone": False,
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Ticket:
@@ -98,6 +117,7 @@ class Ticket:
             parent_id=self.parent_id,
             oca_group=self.fields["ocaGroup"],
             oca_type=self.fields["ocaType"] or OCA_REDUCE,
+            account=self.fields["account"],
         )
 
     def _trail_percent(self) -> Decimal | None:

@@ -16,7 +16,7 @@ from airflow_ibkr_plugin.simulator.orders.matching import trades_extended
 
 def preview(gateway: Gateway, order: Order) -> dict[str, Any]:
     """The order state fields of openOrder for an order that is not placed."""
-    before, after = figures(gateway), figures_after(gateway, order)
+    before, after = figures(gateway, account=order.account), figures_after(gateway, order)
     instrument = gateway.instrument(order.con_id)
     price = order.limit_price or gateway.last_price(instrument)
     fee, currency = order_commission(gateway, instrument, order.quantity, price)
@@ -39,7 +39,8 @@ def preview(gateway: Gateway, order: Order) -> dict[str, Any]:
 
 def figures_after(gateway: Gateway, order: Order) -> Figures:
     """The account as if what remains of the order had filled at the last price."""
-    return figures(gateway, {order.con_id: order.remaining if order.is_buy else -order.remaining})
+    signed = order.remaining if order.is_buy else -order.remaining
+    return figures(gateway, {order.con_id: signed}, order.account)
 
 
 def check_funds(gateway: Gateway, order: Order) -> None:
@@ -50,7 +51,7 @@ def check_funds(gateway: Gateway, order: Order) -> None:
     instrument = gateway.instrument(order.con_id)
     if next_open(instrument.hours, gateway.clock.time(), regular=True) is None:
         raise rejected("No further trading session is known for this contract.")
-    before, after = figures(gateway), figures_after(gateway, order)
+    before, after = figures(gateway, account=order.account), figures_after(gateway, order)
     fee, currency = order_commission(gateway, instrument, order.quantity, gateway.last_price(instrument))
     available = after.available - cents(fee * gateway.rate(currency))
     # What lowers the margin is always taken: a position must be closable.

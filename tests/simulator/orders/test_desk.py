@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import ib_insync as ibi
+import pytest
 
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 
@@ -250,3 +251,38 @@ def test_forex_moves_both_currencies(ib: ibi.IB, place: Any, until: Any) -> None
     cash = {value.currency: Decimal(value.value) for value in ib.accountSummary() if value.tag == "CashBalance"}
     assert cash["EUR"] == 20_000
     assert cash["USD"] == 1_000_000 - 2 - (at * 20_000).quantize(Decimal("0.01"))
+
+
+@pytest.mark.parametrize(
+    ("filter_", "found"),
+    [
+        ({}, 3),
+        ({"clientId": 1}, 2),
+        ({"clientId": 9}, 0),
+        ({"symbol": "KO"}, 1),
+        ({"symbol": "ko", "side": "BUY"}, 1),
+        ({"side": "SLD"}, 1),
+        ({"side": "SELL"}, 1),
+        ({"secType": "CASH"}, 0),
+        ({"exchange": "NASDAQ"}, 2),
+        ({"acctCode": "U1"}, 0),
+        ({"time": "20261120 11:00:00"}, 3),
+        ({"time": "20261120 11:30:00 US/Eastern"}, 1),
+        ({"time": "20261120-16:30:00"}, 1),
+        ({"time": "20261120 12:00:00"}, 0),
+    ],
+)
+def test_executions_of_all_clients_go_through_the_filter(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, coke: Any, place: Any, connect: Any, filter_: Any, found: int
+) -> None:
+    place(ibi.MarketOrder("BUY", 10))
+    place(ibi.MarketOrder("BUY", 10), coke)
+    simulator.control("clock", advance=1800)
+    other = connect(simulator, 2)
+    other.placeOrder(apple, ibi.MarketOrder("SELL", 10, tif="DAY"))
+    assert len(other.reqExecutions(ibi.ExecutionFilter(**filter_))) == found
+
+
+def test_a_filter_with_no_time_is_refused(ib: ibi.IB, until: Any, seen: Seen) -> None:
+    ib.client.reqExecutions(77, ibi.ExecutionFilter(time="yesterday"))
+    until(lambda: (77, 321) in seen)
