@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.errors import ConfigError, IBKRPluginError
 from airflow_ibkr_plugin.simulator.api.meter import RATE
+from airflow_ibkr_plugin.simulator.link import MAX_SECONDS
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.gateway import Options
@@ -104,7 +105,7 @@ def _options(args: argparse.Namespace) -> Options:
         clock_speed=args.clock_speed,
         message_rate=args.message_rate,
         restart_at=_time_of_day(args.restart_at) if args.restart_at else None,
-        restart_seconds=args.restart_seconds,
+        restart_seconds=_seconds(args.restart_seconds),
         ibc_verbose=args.ibc_verbose,
     )
 
@@ -114,6 +115,12 @@ def _time_of_day(text: str) -> datetime.time:
         return datetime.datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007  (a time of day has no zone here)
     except ValueError:
         raise ConfigError(f"--restart-at {text!r} is no time of day.", remedy="Write it like 23:45.") from None
+
+
+def _seconds(number: float) -> float:
+    if not 0 <= number <= MAX_SECONDS:
+        raise ConfigError(f"--restart-seconds {number:g} cannot be.", remedy=f"Use 0 to {MAX_SECONDS:g}.")
+    return number
 
 
 async def _serve(options: Options) -> int:

@@ -10,6 +10,9 @@ from enum import StrEnum
 
 Notice = tuple[int, str]
 
+#: Real seconds that a restart or a fault may last.
+MAX_SECONDS = 3600.0
+
 
 class Login(StrEnum):
     """The gateway's session with IBKR."""

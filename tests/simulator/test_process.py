@@ -17,7 +17,7 @@ import ib_insync as ibi
 import pytest
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.simulator import build_parser
+from airflow_ibkr_plugin.simulator import build_parser, run
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
 
 COMMAND = [sys.executable, "-m", "airflow_ibkr_plugin.simulator"]
@@ -154,6 +154,43 @@ def test_the_wrong_clock_is_refused() -> None:
     ended = subprocess.run([*COMMAND, "--port", "0", "--clock", "noon"], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert "'noon' is no instant" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--clock-speed", "0", "cannot run at speed 0"),
+        ("--clock-speed", "nan", "cannot run at speed nan"),
+        ("--restart-at", "midnight", "'midnight' is no time of day"),
+        ("--restart-seconds", "-1", "--restart-seconds -1 cannot be"),
+        ("--restart-seconds", "nan", "--restart-seconds nan cannot be"),
+    ],
+)
+def test_options_that_cannot_be(capfd: pytest.CaptureFixture[str], option: str, value: str, why: str) -> None:
+    assert run(["--port", "0", option, value]) == 2
+    assert why in capfd.readouterr().err
+
+
+def test_a_fast_clock_and_a_nightly_restart(launch: Callable[..., Process], connect: Any, until: Any) -> None:
+    # A minute before the restart, a minute a second.
+    process = launch("--clock", "2026-11-21T04:44:00Z", "--clock-speed", "60", "--restart-at", "23:45")
+    connect(process)
+    with pytest.raises(ConnectionError):
+        until(lambda: False)
+    assert process.control(cmd="clock")["speed"] == 60
+    assert connect(process, 2).reqCurrentTime().isoformat() >= "2026-11-21T04:45"
+
+
+def test_the_process_imports_neither_airflow_nor_pandas() -> None:
+    command = [sys.executable, "-X", "importtime", *COMMAND[1:], "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "listening" in process.stdout.readline()
+        process.terminate()
+        _, imported = process.communicate(timeout=20)
+    modules = {line.rpartition("|")[2].strip().partition(".")[0] for line in imported.splitlines() if "|" in line}
+    assert "airflow_ibkr_plugin" in modules
+    assert not modules & {"airflow", "pandas"}
 
 
 def test_importing_it_is_light() -> None:

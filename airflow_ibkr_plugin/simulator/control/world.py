@@ -8,7 +8,6 @@ from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.api.order_messages import send_completed_order
 from airflow_ibkr_plugin.simulator.api.session import Session
 from airflow_ibkr_plugin.simulator.clock import MAX_SPEED
-from airflow_ibkr_plugin.simulator.control.arming import MAX_SECONDS
 from airflow_ibkr_plugin.simulator.control.fields import (
     Answer,
     Command,
@@ -20,7 +19,7 @@ from airflow_ibkr_plugin.simulator.control.fields import (
     number,
     text,
 )
-from airflow_ibkr_plugin.simulator.link import Farm, FarmState, Login
+from airflow_ibkr_plugin.simulator.link import MAX_SECONDS, Farm, FarmState, Login
 from airflow_ibkr_plugin.simulator.wire.versions import HIGHEST
 
 if TYPE_CHECKING:
