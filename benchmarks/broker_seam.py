@@ -62,7 +62,7 @@ async def plain(port: int) -> Mapping[str, float]:
     bars = await ib.reqHistoricalDataAsync(contract, "", "1 Y", "1 day", "TRADES", True, 2)
     assert len(bars) > 200
     watch.lap("one year of daily bars")
-    trade = ib.placeOrder(contract, MarketOrder("BUY", 1))
+    trade = ib.placeOrder(contract, MarketOrder("BUY", 1, tif="DAY"))
     while not (trade.isDone() and trade.fills and trade.fills[0].commissionReport.execId):
         await ib.updateEvent
     watch.lap("order to filled")

@@ -72,7 +72,7 @@ def order_template(action: str) -> bytes:
     client._serverVersion = 176
     client.sendMsg = captured.append
     contract = ib_insync.Contract(conId=756733, symbol="SPY", secType="STK", exchange="SMART", currency="USD")
-    client.placeOrder("ORDER_ID", contract, ib_insync.MarketOrder(action, 1))
+    client.placeOrder("ORDER_ID", contract, ib_insync.MarketOrder(action, 1, tif="DAY"))
     return captured[0].encode()
 
 

@@ -120,7 +120,7 @@ async def throughput(port: int, clients: int) -> float:
 
         ib.commissionReportEvent += commissioned
         for side, _ in zip(itertools.cycle(("BUY", "SELL")), range(count), strict=False):
-            ib.placeOrder(contract, ib_insync.MarketOrder(side, 1))
+            ib.placeOrder(contract, ib_insync.MarketOrder(side, 1, tif="DAY"))
         await done
 
     async with _clients(port, clients) as connected:
@@ -136,7 +136,7 @@ async def latencies(port: int, clients: int) -> list[float]:
         taken = []
         for side, _ in zip(itertools.cycle(("BUY", "SELL")), range(count), strict=False):
             started = time.perf_counter()
-            ib.placeOrder(contract, ib_insync.MarketOrder(side, 1))
+            ib.placeOrder(contract, ib_insync.MarketOrder(side, 1, tif="DAY"))
             await ib.commissionReportEvent
             taken.append(time.perf_counter() - started)
         return taken
