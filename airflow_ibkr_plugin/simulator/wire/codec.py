@@ -6,6 +6,7 @@ one :class:`_Run`. So the large order messages cost what their set values cost, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -24,6 +25,7 @@ from airflow_ibkr_plugin.simulator.wire.fields import (
 )
 
 _UNSET = frozenset({"", UNSET_INT, UNSET_DOUBLE, "1.7976931348623157e+308", "9223372036854775807"})
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 # More entries than that in one list is no order or contract that IBKR would take.
 _MAX_REPEAT = 1000
 
@@ -34,12 +36,14 @@ class _Run:
 
     :ivar defaults: their texts where no value is given; None where one must be.
     :ivar places: where a field's value goes; without the fixed fields.
+    :ivar escaped: places of the fields that are written in ASCII.
     :ivar readers: what makes a value of a text; None where the text is the value.
     """
 
     names: tuple[str, ...]
     defaults: list[str | None]
     places: dict[str, int]
+    escaped: tuple[int, ...]
     readers: tuple[Callable[[str], Any] | None, ...]
 
 
@@ -137,6 +141,7 @@ def _run(fields: Sequence[Field]) -> _Run:
         tuple(field.name for field in fields),
         [field.default for field in fields],
         {field.name: place for place, field in enumerate(fields) if field.kind != "fixed"},
+        tuple(place for place, field in enumerate(fields) if field.kind == "ascii"),
         tuple(_READERS[field.kind] for field in fields),
     )
 
@@ -154,6 +159,8 @@ def _encode(steps: tuple[_Step, ...], values: Values, out: list[str]) -> None:
                     part[places[name]] = text(value)
             if None in part:
                 raise KeyError(step.names[part.index(None)])
+            for place in step.escaped:
+                part[place] = _escaped(part[place])
             out += part  # type: ignore[arg-type]  # no None is left
         elif isinstance(step, _List):
             entries = values.get(step.name) or ()
@@ -164,6 +171,15 @@ def _encode(steps: tuple[_Step, ...], values: Values, out: list[str]) -> None:
                 _encode(step.tail, values, out)
         elif step.condition(values):
             _encode(step.steps, values, out)
+
+
+def _escaped(value: str | None) -> str:
+    """The text in ASCII, all else as Java's escapes: IBKR's clients take such a field for that since version 153."""
+    if value is None or value.isascii():
+        return value or ""
+    units = value.encode("utf-16-be")
+    codes = (int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2))
+    return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
 
 
 # --- decoding ------------------------------------------------------------------------------------
@@ -236,12 +252,19 @@ def _float(raw: str) -> float | None:
     return None if number is None else float(number)
 
 
+def _unescaped(raw: str) -> str:
+    codes = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), raw)
+    # Two escapes of one character beyond 16 bits are a pair of surrogates.
+    return codes.encode("utf-16-be", "surrogatepass").decode("utf-16-be", "replace")
+
+
 def _bool(raw: str) -> bool:
     return raw in ("1", "true", "True")
 
 
 _READERS: dict[str, Callable[[str], Any] | None] = {
     "str": None,
+    "ascii": _unescaped,
     "fixed": None,
     "int": _integer,
     "float": _float,

@@ -5,8 +5,9 @@ A table is written as text, one word a field::
     name[:kind][=default][>=version][<version]
     name==text[>=version][<version]
 
-kind is `str` (left out), `int`, `float`, `dec` or `bool`; a field with no default must be given when it is encoded. The
-second form is a field that always carries that text: a message's own version, a count of what is never sent.
+kind is `str` (left out), `ascii` (text whose other characters are escaped), `int`, `float`, `dec` or `bool`; a field
+with no default must be given when it is encoded. The second form is a field that always carries that text: a message's
+own version, a count of what is never sent.
 Groups follow in :class:`Repeat` and :class:`When`.
 """
 
@@ -23,7 +24,7 @@ UNSET_INT = "2147483647"
 
 Values = Mapping[str, Any]
 
-_WORD = re.compile(r"(\w+)(?::(str|int|float|dec|bool))?(?:(==?)([^<>=]*))?(?:>=(\d+))?(?:<(\d+))?")
+_WORD = re.compile(r"(\w+)(?::(str|ascii|int|float|dec|bool))?(?:(==?)([^<>=]*))?(?:>=(\d+))?(?:<(\d+))?")
 
 
 class MalformedMessage(Exception):

@@ -22,7 +22,7 @@ TICK_REQ_PARAMS = table(81, "tickReqParams", "reqId:int minTick:float bboExchang
 TICK_SNAPSHOT_END = table(57, "tickSnapshotEnd", "version==1 reqId:int")
 MARKET_DATA_TYPE = table(58, "marketDataType", "version==1 reqId:int type:int")
 
-ERROR = table(4, "error", "version==2 id:int code:int message advancedOrderRejectJson=>=166")
+ERROR = table(4, "error", "version==2 id:int code:int message:ascii advancedOrderRejectJson:ascii=>=166")
 NEXT_VALID_ID = table(9, "nextValidId", "version==1 orderId:int")
 MANAGED_ACCOUNTS = table(15, "managedAccounts", "version==1 accounts")
 CURRENT_TIME = table(49, "currentTime", "version==1 time:int")
@@ -32,8 +32,8 @@ CONTRACT_DETAILS = table(
     "contractDetails",
     "version==8<164 reqId:int symbol secType lastTradeDate= strike:float=0 right= exchange currency localSymbol",
     "marketName tradingClass conId:int minTick:dec mdSizeMultiplier=100<164 multiplier= orderTypes validExchanges",
-    "priceMagnifier:int=1 underConId:int=0 longName primaryExchange contractMonth= industry= category= subcategory=",
-    "timeZoneId tradingHours liquidHours evRule= evMultiplier:int=0",
+    "priceMagnifier:int=1 underConId:int=0 longName:ascii primaryExchange contractMonth= industry= category=",
+    "subcategory= timeZoneId tradingHours liquidHours evRule= evMultiplier:int=0",
     Repeat("secIds", fields("tag value")),
     "aggGroup:int=1 underSymbol= underSecType= marketRuleIds= realExpirationDate= stockType=",
     # 163 had a field that 164 replaced by three.

@@ -88,6 +88,15 @@ def test_every_field_is_taken_as_what_it_is(message: Message, version: int) -> N
         assert lost(values, on_wire, collected(item for _, arguments in calls for item in arguments.items())) == []
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_text_beyond_ascii_arrives(version: int) -> None:
+    details = least(SERVER_MESSAGES["contractDetails"]) | {"longName": "Münchener Rück"}
+    [(_, heard)] = decoded(SERVER_MESSAGES["contractDetails"], details, version)
+    assert heard["contractDetails"].longName == "Münchener Rück"
+    [(_, heard)] = decoded(SERVER_MESSAGES["error"], {"id": 1, "code": 200, "message": "kein Geld: 5 €"}, version)
+    assert heard["errorString"] == "kein Geld: 5 €"
+
+
 def test_no_message_is_unknown_to_the_library() -> None:
     """historicalSchedule came with version 165; at 157 nothing can ask for one."""
     assert SERVER_MESSAGES.keys() - KNOWN.keys() == ({"historicalSchedule"} if max(VERSIONS) < 165 else set())

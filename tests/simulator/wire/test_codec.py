@@ -28,6 +28,7 @@ MESSAGES = [
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
 KINDS: dict[str, st.SearchStrategy[Any]] = {
     "str": TEXTS,
+    "ascii": st.text(st.characters(exclude_characters="\0\\", exclude_categories=["Cs"]), max_size=6),
     "int": st.integers(-(2**40), 2**40).filter(lambda number: number != 2**31 - 1),
     "float": st.integers(-(10**9), 10**9).map(lambda number: number / 1000),
     "dec": st.decimals(-(10**9), 10**9, places=4),
@@ -134,6 +135,11 @@ def test_values_are_written_as_tws_writes_them() -> None:
     assert {value: text(value) for value in wanted} == wanted
     assert text(None) == ""
     assert text(np.float64(2.5)) == "2.5"
+
+
+def test_escaped_fields_are_ascii_on_the_wire() -> None:
+    wire = encode(out.ERROR, {"id": 1, "code": 2, "message": "Münchener 𝄞"}, 165)
+    assert wire == ["4", "2", "1", "2", r"M\u00fcnchener \ud834\udd1e"]
 
 
 def test_a_nul_in_a_value_cannot_shift_fields() -> None:
