@@ -66,6 +66,7 @@ class QuoteStream:
         # Who takes delayed data gets live data where there is some.
         self._frozen = kind in (FROZEN, DELAYED_FROZEN)
         self._kinds = (DELAYED, DELAYED_FROZEN) if delayed else (LIVE, FROZEN)
+        self._kind = 0
         self._sent: dict[int, Value] = {}
         self._statistics: tuple[date, Statistics] | None = None
 
@@ -74,12 +75,15 @@ class QuoteStream:
         bbo = "" if self._instrument.is_forex else BBO_EXCHANGE
         minimum = float(self._instrument.min_tick)
         self._session.send(out.TICK_REQ_PARAMS, reqId=self._request, minTick=minimum, bboExchange=bbo)
-        frozen = self._frozen and not self._is_open()
-        self._session.send(out.MARKET_DATA_TYPE, reqId=self._request, type=self._kinds[frozen])
         self.send()
 
     def send(self) -> None:
         """Send the ticks that differ from those sent last."""
+        # Frozen data is live data while the market is open.
+        kind = self._kinds[self._frozen and not self._is_open()]
+        if kind != self._kind:
+            self._kind = kind
+            self._session.send(out.MARKET_DATA_TYPE, reqId=self._request, type=kind)
         quote = self._session.gateway.market.quote(self._instrument, self._moment())
         if quote is None:
             return

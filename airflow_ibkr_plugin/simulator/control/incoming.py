@@ -20,12 +20,15 @@ _PACING = {
 #: Codes that a pacing fault can answer with.
 PACING_CODES = tuple(_PACING)
 
+_OF_HISTORY = ("reqHistoricalData", "reqHeadTimeStamp", "reqHistoricalTicks")
+_OF_MARKET = ("reqMktData", "reqRealTimeBars", "reqTickByTickData")
 _ASK_FOR_ORDERS = ("reqOpenOrders", "reqAllOpenOrders", "reqCompletedOrders")
 
 
 def with_faults(handlers: dict[str, Handler]) -> dict[str, Handler]:
     """The handlers, each behind the faults of its request."""
-    guards = {"placeOrder": _place_order, "reqHistoricalData": _historical_data, "reqMktData": _market_data}
+    guards = {"placeOrder": _place_order}
+    guards |= dict.fromkeys(_OF_HISTORY, _historical_data) | dict.fromkeys(_OF_MARKET, _market_data)
     guards |= dict.fromkeys(_ASK_FOR_ORDERS, _ask_for_orders)
     return {name: _behind(guards[name], handler) if name in guards else handler for name, handler in handlers.items()}
 

@@ -46,6 +46,8 @@ _LONGEST = {
     "Y": (68, "Historical data requested duration is invalid."),
 }
 _SHORTEST_SECONDS = 30
+# Years that a request may name.
+_FIRST_YEAR, _LAST_YEAR = 1978, 3000
 # Bars of up to 30 seconds are kept for six months. Source: TWS API, "Unavailable Historical Data".
 _SMALL, _SMALL_DAYS = 30, 183
 
@@ -159,8 +161,10 @@ def parse_moment(text: str, now: float, label: str) -> float | None:
         day, clock, zone_name, utc_day, utc_clock = found.groups()
         zone = UTC if utc_day else ZoneInfo(zone_name.strip()) if zone_name else EASTERN
         day = utc_day or day or f"{datetime.fromtimestamp(now, zone):%Y%m%d}"
+        if not _FIRST_YEAR <= int(day[:4]) <= _LAST_YEAR:
+            raise ValueError(text)
         return datetime.strptime(f"{day} {utc_clock or clock}", "%Y%m%d %H:%M:%S").replace(tzinfo=zone).timestamp()
-    except (ValueError, ZoneInfoNotFoundError):
+    except (ValueError, OSError, ZoneInfoNotFoundError):  # OSError: a name such as "America" is a folder
         raise BadRequest(f"{label} Date/Time: {_BAD_MOMENT}", 10314) from None
 
 

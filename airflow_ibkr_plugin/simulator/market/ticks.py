@@ -63,6 +63,8 @@ def historical_ticks(
     :param now: the clock; nothing after it is there.
     """
     latest = int(now) + 1
+    if start is not None and start >= latest:
+        return []
     if start is not None:
         for session in sessions_from(instrument.hours, start):
             if made := _of_session(market, instrument, what, session, int(start), latest, regular):

@@ -64,6 +64,17 @@ def test_no_quotes_when_closed_unless_frozen(simulator: SimulatorHandle, ib: ibi
     assert (frozen.marketDataType, frozen.bid > 0) == (2, True)
 
 
+def test_frozen_data_thaws_when_the_market_opens(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: ibi.Contract, until: Any
+) -> None:
+    simulator.control("clock", set="2026-11-22T16:00:00+00:00")
+    ib.reqMarketDataType(4)
+    ticker = ib.reqMktData(apple)
+    until(lambda: ticker.marketDataType == 2 and ticker.bid > 0)
+    simulator.control("clock", set="2026-11-23T16:00:00+00:00")
+    until(lambda: ticker.marketDataType == 1)
+
+
 def test_a_stream_follows_the_clock_until_it_is_cancelled(
     simulator: SimulatorHandle, ib: ibi.IB, apple: ibi.Contract, until: Any, errors: Errors
 ) -> None:
