@@ -9,6 +9,7 @@ from airflow_ibkr_plugin.simulator.control.fields import Answer, Command, Field,
 from airflow_ibkr_plugin.simulator.control.fields import text as any_text
 from airflow_ibkr_plugin.simulator.control.incoming import PACING_CODES
 from airflow_ibkr_plugin.simulator.control.order_news import REORDERINGS
+from airflow_ibkr_plugin.simulator.link import MAX_SECONDS
 from airflow_ibkr_plugin.simulator.wire import tables_data, tables_orders, tables_out
 from airflow_ibkr_plugin.simulator.wire.fields import Message
 from airflow_ibkr_plugin.simulator.wire.tables_orders import PLACE_ORDER
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 _TABLES = (*vars(tables_out).values(), *vars(tables_data).values(), *vars(tables_orders).values())
 #: Whatever the gateway can send, by name.
 MESSAGES = sorted({table.name for table in _TABLES if isinstance(table, Message) and table is not PLACE_ORDER})
-#: Real seconds that a fault may last.
-MAX_SECONDS = 3600.0
 
 _COUNT = Field("count", integer(0, 1_000_000), "how often it happens; 0 takes the fault away", 1)
 _CLIENT = Field("client", integer(0), "only to this client id", None)
