@@ -11,7 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from airflow_ibkr_plugin.errors import BrokerError, ConfigError, IBKRPluginError, StoreError
-from airflow_ibkr_plugin.simulator.api import requests_account, requests_data, requests_orders
+from airflow_ibkr_plugin.simulator.api import (
+    requests_account,
+    requests_contracts,
+    requests_history,
+    requests_orders,
+    requests_quotes,
+)
 from airflow_ibkr_plugin.simulator.api.session import Handler, Session
 from airflow_ibkr_plugin.simulator.clients import Clients
 from airflow_ibkr_plugin.simulator.control.commands import Control
@@ -32,7 +38,11 @@ _TICKS_PER_QUOTE = 4
 T = TypeVar("T")
 
 HANDLERS: dict[str, Handler] = with_faults(
-    requests_data.HANDLERS | requests_orders.HANDLERS | requests_account.HANDLERS
+    requests_contracts.HANDLERS
+    | requests_quotes.HANDLERS
+    | requests_history.HANDLERS
+    | requests_orders.HANDLERS
+    | requests_account.HANDLERS
 )
 
 

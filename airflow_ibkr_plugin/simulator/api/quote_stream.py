@@ -6,7 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.simulator.api.subscriptions import DELAYED, DELAYED_FROZEN, FROZEN, LIVE
-from airflow_ibkr_plugin.simulator.market.access import Access
+from airflow_ibkr_plugin.simulator.market.access import COMPETING, Access
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.market.hours import current
 from airflow_ibkr_plugin.simulator.market.prices import Quote, ask_size
@@ -66,6 +66,8 @@ class QuoteStream:
         # Who takes delayed data gets live data where there is some.
         self._frozen = kind in (FROZEN, DELAYED_FROZEN)
         self._kinds = (DELAYED, DELAYED_FROZEN) if delayed else (LIVE, FROZEN)
+        self._paid = paid
+        self._away = False
         self._kind = 0
         self._sent: dict[int, Value] = {}
         self._statistics: tuple[date, Statistics] | None = None
@@ -79,6 +81,8 @@ class QuoteStream:
 
     def send(self) -> None:
         """Send the ticks that differ from those sent last."""
+        if self._taken_away():
+            return
         # Frozen data is live data while the market is open.
         kind = self._kinds[self._frozen and not self._is_open()]
         if kind != self._kind:
@@ -102,6 +106,15 @@ class QuoteStream:
             self._session.send(out.TICK_SIZE, reqId=self._request, tickType=tick, size=value)
         else:
             self._session.send(out.TICK_GENERIC, reqId=self._request, tickType=tick, value=value)
+
+    def _taken_away(self) -> bool:
+        """Whether a login elsewhere has the data now; the client is told once."""
+        access = self._session.gateway.access
+        away = not self._paid and access.of(self._instrument) is Access.COMPETING
+        if away and not self._away:
+            self._session.error(self._request, *COMPETING)
+        self._away = away
+        return away
 
     def _moment(self) -> float:
         return self._session.gateway.clock.time() - self._lag

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.simulator.api import order_messages
-from airflow_ibkr_plugin.simulator.api.requests_data import one_contract
+from airflow_ibkr_plugin.simulator.api.requests_contracts import one_contract
 from airflow_ibkr_plugin.simulator.market.history_query import BadRequest, parse_moment
 from airflow_ibkr_plugin.simulator.orders.book import MANUAL_CLIENT, Execution, Order
 from airflow_ibkr_plugin.simulator.orders.checks import Refusal, invalid

@@ -37,6 +37,7 @@ _API = (
 )
 #: Sent before delayed data.
 DELAYED_NOTICE = (10167, "Requested market data is not subscribed. Displaying delayed market data.")
+COMPETING = (10197, "No market data during competing live session")
 _ELSEWHERE = "Trading TWS session is connected from a different IP address"
 
 
@@ -85,7 +86,7 @@ class MarketDataAccess:
         return self._by_id.get(instrument.con_id, Access.LIVE)
 
     def set(self, instruments: Iterable[Instrument], access: Access) -> None:
-        """Change it; running streams go on as they are."""
+        """Change it; running streams go on as they are, but for a competing session, which silences them."""
         for instrument in instruments:
             self._by_id[instrument.con_id] = access
 
@@ -100,7 +101,7 @@ class MarketDataAccess:
         """
         access, what = self.of(instrument), _feed_name(instrument)
         if access is Access.COMPETING:
-            return 10197, "No market data during competing live session"
+            return COMPETING
         if access is Access.NONE:
             if delayed:
                 return 10168, "Requested market data is not subscribed. Delayed market data is not enabled."

@@ -219,6 +219,23 @@ def test_no_quotes(
     assert ib.reqTickers(ib.qualifyContracts(ibi.Stock("SPY", "SMART", "USD"))[0])[0].last > 0
 
 
+def test_a_competing_session_silences_streams_until_it_ends(
+    simulator: SimulatorHandle, ib: ibi.IB, apple: ibi.Contract, errors: Errors, until: Any
+) -> None:
+    ticker = ib.reqMktData(apple)
+    until(lambda: ticker.bid > 0)
+    last = ticker.last
+    simulator.control("market_data", access="competing")
+    until(lambda: errors)
+    assert errors[0][1:] == (10197, "No market data during competing live session")
+    simulator.control("clock", advance=3600)
+    other = ib.qualifyContracts(ibi.Stock("SPY", "SMART", "USD"))[0]
+    ib.reqTickers(other)
+    assert (ticker.last, len(errors)) == (last, 2)
+    simulator.control("market_data", access="live")
+    until(lambda: ticker.last != last)
+
+
 def test_bid_and_ask_alone_are_not_subscribed(
     simulator: SimulatorHandle, ib: ibi.IB, apple: ibi.Contract, errors: Errors
 ) -> None:
