@@ -12,15 +12,17 @@ from airflow_ibkr_plugin.simulator.control.order_news import REORDERINGS
 from airflow_ibkr_plugin.simulator.link import MAX_SECONDS
 from airflow_ibkr_plugin.simulator.wire import tables_data, tables_orders, tables_out
 from airflow_ibkr_plugin.simulator.wire.fields import Message
-from airflow_ibkr_plugin.simulator.wire.tables_orders import PLACE_ORDER
+from airflow_ibkr_plugin.simulator.wire.tables_in import REQUESTS
 from airflow_ibkr_plugin.simulator.wire.tables_out import END_MESSAGES
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.server import Simulator
 
-_TABLES = (*vars(tables_out).values(), *vars(tables_data).values(), *vars(tables_orders).values())
+_TABLES = [table for tables in (tables_out, tables_data, tables_orders) for table in vars(tables).values()]
 #: Whatever the gateway can send, by name.
-MESSAGES = sorted({table.name for table in _TABLES if isinstance(table, Message) and table is not PLACE_ORDER})
+MESSAGES = sorted(
+    {table.name for table in _TABLES if isinstance(table, Message)} - {request.name for request in REQUESTS.values()}
+)
 
 _COUNT = Field("count", integer(0, 1_000_000), "how often it happens; 0 takes the fault away", 1)
 _CLIENT = Field("client", integer(0), "only to this client id", None)

@@ -14,6 +14,7 @@ from airflow_ibkr_plugin.simulator.control.arming import ARMING, DISARM
 from airflow_ibkr_plugin.simulator.control.corporate import CORPORATE
 from airflow_ibkr_plugin.simulator.control.data import DATA
 from airflow_ibkr_plugin.simulator.control.fields import Answer, Command, Field, choice
+from airflow_ibkr_plugin.simulator.control.order_commands import ORDERS
 from airflow_ibkr_plugin.simulator.control.world import WORLD
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _help(simulator: Simulator, values: dict[str, Any]) -> Answer:
     }
 
 
-_LISTED = (*WORLD, *DATA, *CORPORATE, *ARMING, DISARM)
+_LISTED = (*WORLD, *ORDERS, *DATA, *CORPORATE, *ARMING, DISARM)
 _ABOUT = Field("about", choice("help", *(command.name for command in _LISTED)), "only this command", None)
 HELP = Command("help", "all commands, with their fields and an example", {"about": "clock"}, _help, (_ABOUT,))
 

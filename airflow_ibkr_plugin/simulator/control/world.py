@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.simulator.api.order_messages import send_completed_order
-from airflow_ibkr_plugin.simulator.api.session import Session
 from airflow_ibkr_plugin.simulator.clock import MAX_SPEED
 from airflow_ibkr_plugin.simulator.control.fields import (
     Answer,
@@ -19,6 +17,7 @@ from airflow_ibkr_plugin.simulator.control.fields import (
     number,
     text,
 )
+from airflow_ibkr_plugin.simulator.control.order_commands import CLIENT, connected
 from airflow_ibkr_plugin.simulator.link import MAX_SECONDS, Farm, FarmState, Login
 from airflow_ibkr_plugin.simulator.wire.versions import HIGHEST
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 # Enough for any calendar; a longer jump would walk working orders through decades of sessions.
 _MAX_ADVANCE = 366 * 24 * 3600.0
 
-_CLIENT = Field("client", integer(0), "a connected client's id")
 _LOST = ("lost", "restored", "restored_data_lost")
 
 
@@ -47,29 +45,6 @@ def _status(simulator: Simulator, values: dict[str, Any]) -> Answer:
         "farms": {farm.value: state.value for farm, state in gateway.link.farms.items()},
         "faults": [fault.state() for fault in gateway.faults.armed],
         "muted": sorted(gateway.faults.muted),
-    }
-
-
-def _orders(simulator: Simulator, values: dict[str, Any]) -> Answer:
-    wanted, gateway = values["order_ref"], simulator.gateway
-    return {
-        "orders": [
-            {
-                "order_ref": order.order_ref,
-                "perm_id": order.perm_id,
-                "client_id": order.client_id,
-                "order_id": order.order_id,
-                "symbol": gateway.instrument(order.con_id).symbol,
-                "action": order.action,
-                "quantity": str(order.quantity),
-                "order_type": order.order_type,
-                "status": order.status,
-                "filled": str(order.filled),
-                "avg_price": str(order.avg_price),
-            }
-            for order in gateway.book.all_orders()
-            if wanted is None or order.order_ref == wanted
-        ]
     }
 
 
@@ -108,22 +83,13 @@ def _clock_state(simulator: Simulator) -> Answer:
 def _drop(simulator: Simulator, values: dict[str, Any]) -> Answer:
     if values["client"] is None:
         return {"dropped": simulator.clients.drop("control: drop")}
-    _session(simulator, values["client"]).close("control: drop")
+    connected(simulator, values["client"]).close("control: drop")
     return {"dropped": 1}
 
 
 def _error(simulator: Simulator, values: dict[str, Any]) -> Answer:
-    _session(simulator, values["client"]).error(values["id"], values["code"], values["message"])
+    connected(simulator, values["client"]).error(values["id"], values["code"], values["message"])
     return {}
-
-
-def _completed_order(simulator: Simulator, values: dict[str, Any]) -> Answer:
-    gateway = simulator.gateway
-    ended = [order for order in gateway.book.ended(gateway.today) if values["order_ref"] in (None, order.order_ref)]
-    if not ended:
-        raise ConfigError("completed_order: no such order has ended today.", remedy="See the command orders.")
-    send_completed_order(_session(simulator, values["client"]), ended[-1])
-    return {"perm_id": ended[-1].perm_id}
 
 
 def _connectivity(simulator: Simulator, values: dict[str, Any]) -> Answer:
@@ -157,22 +123,8 @@ async def _restart(simulator: Simulator, values: dict[str, Any]) -> Answer:
     return {"login": simulator.gateway.link.login.value}
 
 
-def _session(simulator: Simulator, client_id: int) -> Session:
-    session = simulator.clients.client(client_id)
-    if session is None:
-        raise ConfigError(f"client {client_id} is not connected; connected are {simulator.clients.ids}.")
-    return session
-
-
 WORLD = (
     Command("status", "version, account, clients, clock, counts, link to IBKR, armed faults", {}, _status),
-    Command(
-        "orders",
-        "what the broker has",
-        {"order_ref": "x"},
-        _orders,
-        (Field("order_ref", text(), "only orders with this orderRef", None),),
-    ),
     Command(
         "clock",
         "the clock, after it was changed as asked",
@@ -198,18 +150,11 @@ WORLD = (
         {"client": 1, "id": -1, "code": 2103, "message": "Market data farm connection is broken:simfarm"},
         _error,
         (
-            _CLIENT,
+            CLIENT,
             Field("id", integer(-1), "request or order id, -1 for none"),
             Field("code", integer(0), "the error code"),
             Field("message", text(), "its text", "sent by control"),
         ),
-    ),
-    Command(
-        "completed_order",
-        "a completedOrder that nobody asked for: the last order that ended today",
-        {"client": 1, "order_ref": "x"},
-        _completed_order,
-        (_CLIENT, Field("order_ref", text(), "the last one with this orderRef", None)),
     ),
     Command(
         "connectivity",

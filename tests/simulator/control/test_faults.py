@@ -324,3 +324,27 @@ def test_a_field_that_cannot_be_is_named(simulator: SimulatorHandle, command: di
     name = command.pop("cmd")
     with pytest.raises(ValueError, match=re.escape(why)):
         simulator.control(name, **command)
+
+
+def test_an_order_that_somebody_enters_in_tws(simulator: SimulatorHandle, ib: ibi.IB, connect: Any, until: Any) -> None:
+    perm_id = simulator.control("manual_order", symbol="AAPL", action="BUY", quantity=10, limit=1.0)["perm_id"]
+    simulator.control("manual_order", symbol="MSFT", action="BUY", quantity=5)
+    found = ib.reqAllOpenOrders()
+    assert [(trade.order.permId, trade.order.clientId, trade.order.orderId) for trade in found] == [(perm_id, 0, 0)]
+    assert found[0].order.orderRef == ""
+    fills = [(fill.contract.symbol, fill.execution.shares, fill.execution.orderRef) for fill in ib.reqExecutions()]
+    assert fills == [("MSFT", 5, "")]
+    until(lambda: [held.position for held in ib.positions()] == [5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"symbol": "NOSUCH"}, "0 contracts have the symbol NOSUCH"),
+        ({"quantity": 10**9}, "manual_order: 201"),
+        ({"limit": 1.001}, "manual_order: 110"),
+    ],
+)
+def test_a_manual_order_that_cannot_be(simulator: SimulatorHandle, changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        simulator.control("manual_order", **{"symbol": "AAPL", "action": "BUY", "quantity": 10, "limit": 1.0} | changes)
