@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS orders (perm_id INTEGER PRIMARY KEY, data TEXT NOT NU
 CREATE TABLE IF NOT EXISTS executions (seq INTEGER PRIMARY KEY AUTOINCREMENT, data TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_NAMES = {cls: [item.name for item in fields(cls)] for cls in (Order, Execution)}
 _DECIMALS = {cls: {item.name for item in fields(cls) if "Decimal" in str(item.type)} for cls in (Order, Execution)}
 
 
@@ -33,6 +34,7 @@ class StateStore:
         """
         self.path = path
         self._dirty = False
+        self._orders: dict[int, Order] = {}
         try:
             self._db = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -59,8 +61,8 @@ class StateStore:
         self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
     def save_order(self, order: Order) -> None:
-        """Store an order as it is now."""
-        self._write("INSERT OR REPLACE INTO orders VALUES (?, ?)", (order.perm_id, _dump(order)))
+        """Store an order as it is at the next commit."""
+        self._orders[order.perm_id] = order
 
     def add_execution(self, execution: Execution) -> None:
         """Store a fill."""
@@ -82,6 +84,9 @@ class StateStore:
 
         :raises sqlite3.Error: it is not there: nothing of it may be acknowledged.
         """
+        for order in self._orders.values():
+            self._write("INSERT OR REPLACE INTO orders VALUES (?, ?)", (order.perm_id, _dump(order)))
+        self._orders.clear()
         if self._dirty:
             self._db.execute("COMMIT")
             self._dirty = False
@@ -99,7 +104,7 @@ class StateStore:
 
 
 def _dump(record: Order | Execution) -> str:
-    return json.dumps(asdict(record), default=str)
+    return json.dumps({name: getattr(record, name) for name in _NAMES[type(record)]}, default=str)
 
 
 def _load(cls: type[Order | Execution], data: str) -> dict[str, Any]:

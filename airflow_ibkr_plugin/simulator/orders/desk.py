@@ -136,7 +136,7 @@ class Desk:
     def step(self) -> None:
         """Let all working orders meet the market up to the clock's second, in the order of their events."""
         # An order that comes in between meets its second when it comes.
-        if self._gateway.link.online and self._now > self._stepped:
+        if self._gateway.link.online and self._now != self._stepped:
             self._stepped = self._now
             self._run(self._gateway.book.working(), self._stepped)
 

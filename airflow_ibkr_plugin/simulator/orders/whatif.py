@@ -51,11 +51,12 @@ def check_funds(gateway: Gateway, order: Order) -> None:
     instrument = gateway.instrument(order.con_id)
     if next_open(instrument.hours, gateway.clock.time(), regular=True) is None:
         raise rejected("No further trading session is known for this contract.")
-    before, after = figures(gateway, account=order.account), figures_after(gateway, order)
+    after = figures_after(gateway, order)
     fee, currency = order_commission(gateway, instrument, order.quantity, gateway.last_price(instrument))
-    available = after.available - cents(fee * gateway.rate(currency))
+    if after.available - cents(fee * gateway.rate(currency)) >= 0:
+        return
     # What lowers the margin is always taken: a position must be closable.
-    if available < 0 and after.initial_margin > before.initial_margin:
+    if after.initial_margin > figures(gateway, account=order.account).initial_margin:
         raise _no_funds(after, gateway.base_currency)
 
 

@@ -172,3 +172,14 @@ def test_a_restart_goes_on_with_a_partly_filled_order(start: Any, connect: Any, 
     assert [fill.execution.shares for fill in made] == [5000, 5000, 2000]
     assert [fill.execution.execId[-6:] for fill in made] == [".01.01", ".02.01", ".03.01"]
     assert sum(fill.commissionReport.commission for fill in made) == 60
+
+
+def test_a_clock_that_is_set_back_goes_on_from_there(
+    simulator: SimulatorHandle, ib: ibi.IB, coke: Any, place: Any, until: Any
+) -> None:
+    simulator.control("clock", advance=5 * 86400)
+    simulator.control("clock", set="2026-11-20T17:00:00+00:00")
+    trade = place(ibi.MarketOrder("BUY", 12_000), coke)
+    simulator.control("clock", advance=5)
+    until(trade.isDone)
+    assert trade.fills[-1].execution.time.isoformat() == "2026-11-20T17:00:02+00:00"

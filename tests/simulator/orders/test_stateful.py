@@ -266,7 +266,7 @@ class Trading(RuleBasedStateMachine):
         held: Counter[int] = Counter()
         for execution in self.gateway.book.all_executions():
             held[execution.con_id] += execution.signed
-        for con_id, position in self.gateway.portfolio.positions.items():
+        for con_id, position in self.gateway.portfolio_of("").positions.items():
             assert position.quantity == held[con_id]
 
 
