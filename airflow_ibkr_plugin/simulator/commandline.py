@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--control-port": {"type": int, "help": "port for control commands, this machine only; 0 for a free one"},
     "--ibc-port": {"type": int, "help": "port of an IBC command server, this machine only; 0 for a free one"},
     "--seed": {"type": int, "default": 7, "help": "what synthetic prices are made from (default %(default)s)"},
-    "--account": {"default": "DU1234567", "help": "account code (default %(default)s)"},
+    "--account": {"default": "DU1234567", "help": "account code, or several with commas (default %(default)s)"},
     "--cash": {
         "metavar": "LIST",
         "help": "what it starts with, e.g. USD=1000000,EUR=50000 (default: 1,000,000 of the base)",

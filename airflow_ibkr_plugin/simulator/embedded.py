@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from airflow_ibkr_plugin.simulator.account.funds import account_codes
 from airflow_ibkr_plugin.simulator.gateway import Options
 from airflow_ibkr_plugin.simulator.server import Simulator
 
@@ -31,7 +32,7 @@ class SimulatorHandle:
         self.port = self._simulator.port
         self.control_port = self._simulator.control_port
         self.ibc_port = self._simulator.ibc_port
-        self.account = options.account
+        self.account = account_codes(options.account)[0]
 
     def control(self, cmd: str, **arguments: Any) -> dict[str, Any]:
         """Execute a control command (docs/simulator-faults.md) and return its answer.

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.simulator.account.funds import START_CASH, check_currencies
+from airflow_ibkr_plugin.simulator.account.funds import START_CASH, account_codes, check_currencies
 from airflow_ibkr_plugin.simulator.account.money import RATE_UNIT
 from airflow_ibkr_plugin.simulator.account.portfolio import Portfolio
 from airflow_ibkr_plugin.simulator.account.splits import Split, dump_splits, load_splits
@@ -73,7 +73,7 @@ class Gateway:
         :raises ConfigError: replay or state files that cannot be used.
         """
         self.options = options
-        self.account = options.account
+        self.accounts = account_codes(options.account)
         self.clock = Clock()
         self.faults = Faults()
         self.link = Link()
@@ -82,7 +82,7 @@ class Gateway:
         self.book = Book()
         self.base_currency = options.base_currency
         self.start_cash = dict(options.cash or {options.base_currency: START_CASH})
-        self.portfolio = Portfolio(self.start_cash)
+        self.portfolios = {code: Portfolio(self.start_cash) for code in self.accounts}
         self.splits: list[Split] = []
         self.store = StateStore(options.state) if options.state is not None else None
         try:
@@ -107,6 +107,19 @@ class Gateway:
                 self.market.add(instrument, RecordedDays(recorded))
                 instruments.append(instrument)
         return Catalogue(instruments)
+
+    @property
+    def account(self) -> str:
+        """The only account, or the first one."""
+        return self.accounts[0]
+
+    def code(self, account: str) -> str:
+        """The account that is meant, where none has to be named because there is only one."""
+        return account or self.account
+
+    def portfolio_of(self, account: str) -> Portfolio:
+        """The portfolio of an account; of the only one, if none is named."""
+        return self.portfolios[self.code(account)]
 
     @property
     def today(self) -> date:
@@ -181,7 +194,8 @@ class Gateway:
 
     def _book_split(self, split: Split) -> None:
         currency = self.instrument(split.con_id).currency
-        self.portfolio.split(split.con_id, split.ratio, split.price, split.day, currency)
+        for portfolio in self.portfolios.values():
+            portfolio.split(split.con_id, split.ratio, split.price, split.day, currency)
 
     def save_order(self, order: Order) -> None:
         """Keep an order's new state."""
@@ -208,7 +222,8 @@ class Gateway:
 
     def _restore(self, store: StateStore) -> None:
         cash = {currency: str(amount) for currency, amount in self.start_cash.items()}
-        made_with = {"seed": self.options.seed, "account": self.account, "cash": cash, "base": self.base_currency}
+        made_with = {"seed": self.options.seed, "account": self.options.account, "cash": cash}
+        made_with |= {"base": self.base_currency}
         before = store.get("options")
         if before not in (None, made_with):
             raise ConfigError(
@@ -225,7 +240,7 @@ class Gateway:
             while waiting and waiting[0].after == self.book.execution_count:
                 self._book_split(waiting.pop(0))
             self.book.add_execution(execution)
-            self.portfolio.apply(execution, self.instrument(execution.con_id))
+            self.portfolio_of(execution.account).apply(execution, self.instrument(execution.con_id))
         for split in waiting:
             self._book_split(split)
         for split in self.splits:

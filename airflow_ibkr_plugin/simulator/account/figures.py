@@ -91,10 +91,10 @@ class Figures:
         return self.equity - self.maintenance_margin
 
 
-def holding(gateway: Gateway, con_id: int) -> Holding:
-    """One position, valued."""
+def holding(gateway: Gateway, con_id: int, account: str = "") -> Holding:
+    """One position, valued. Here and below, an account that is not named is the only one."""
     instrument = gateway.instrument(con_id)
-    position = gateway.portfolio.positions.get(con_id, Position())
+    position = gateway.portfolio_of(account).positions.get(con_id, Position())
     price = gateway.last_price(instrument)
     value = cents(position.quantity * price)
     return Holding(
@@ -108,19 +108,19 @@ def holding(gateway: Gateway, con_id: int) -> Holding:
     )
 
 
-def figures(gateway: Gateway, changed: Mapping[int, Decimal] | None = None) -> Figures:
+def figures(gateway: Gateway, changed: Mapping[int, Decimal] | None = None, account: str = "") -> Figures:
     """The account now; with `changed` (conId to signed shares) as if those had been bought at the last price."""
-    return in_base(ledgers(gateway, changed))
+    return in_base(ledgers(gateway, changed, account))
 
 
-def ledgers(gateway: Gateway, changed: Mapping[int, Decimal] | None = None) -> list[Ledger]:
+def ledgers(gateway: Gateway, changed: Mapping[int, Decimal] | None = None, account: str = "") -> list[Ledger]:
     """The account by currency: the base currency, and each that the account has or had anything in."""
-    changes = changed or {}
+    changes, portfolio = changed or {}, gateway.portfolio_of(account)
     books = _Books(gateway)
-    for currency, amount in gateway.portfolio.cash.items():
+    for currency, amount in portfolio.cash.items():
         books[currency].cash += amount
-    for con_id in {*gateway.portfolio.positions, *changes}:
-        held = holding(gateway, con_id)
+    for con_id in {*portfolio.positions, *changes}:
+        held = holding(gateway, con_id, account)
         book = books[held.instrument.currency]
         book.realized += held.realized
         book.unrealized += held.unrealized
@@ -129,7 +129,7 @@ def ledgers(gateway: Gateway, changed: Mapping[int, Decimal] | None = None) -> l
         book.cash -= paid
         if held.instrument.is_forex:
             books[held.instrument.symbol].cash += shares
-            fees = gateway.portfolio.positions.get(con_id, Position()).traded(gateway.today)
+            fees = portfolio.positions.get(con_id, Position()).traded(gateway.today)
             if fees.fees:
                 books[fees.fee_currency].realized -= fees.fees
         else:

@@ -39,6 +39,17 @@ def parse_cash(text: str) -> Mapping[str, Decimal]:
     return cash
 
 
+def account_codes(text: str) -> tuple[str, ...]:
+    """The accounts of a login, from `DU1234567` or `DU1234567,DU1234568`.
+
+    :raises ConfigError: there is none, an empty one, or one twice.
+    """
+    codes = tuple(code.strip() for code in text.split(","))
+    if not all(codes) or len(set(codes)) < len(codes):
+        raise ConfigError(f"--account: {text!r} is no list of accounts.", remedy="Write it like DU1234567,DU1234568.")
+    return codes
+
+
 def check_currencies(gateway: Gateway) -> None:
     """Refuse to start with a currency that could not be converted or charged.
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from airflow_ibkr_plugin.simulator.account.figures import figures, holding
 from airflow_ibkr_plugin.simulator.account.money import ZERO, cents
+from airflow_ibkr_plugin.simulator.account.portfolio import Position
 from airflow_ibkr_plugin.simulator.gateway import Gateway
 from airflow_ibkr_plugin.simulator.market.hours import EASTERN
 
@@ -32,36 +33,36 @@ class PositionPnL:
     value: Decimal
 
 
-def account_pnl(gateway: Gateway) -> AccountPnL:
+def account_pnl(gateway: Gateway, account: str = "") -> AccountPnL:
     """Profit of all positions that were held today."""
-    now = figures(gateway)
-    daily = sum((_daily(gateway, con_id) for con_id in gateway.portfolio.positions), ZERO)
+    now, positions = figures(gateway, account=account), gateway.portfolio_of(account).positions
+    daily = sum((_daily(gateway, con_id, position) for con_id, position in positions.items()), ZERO)
     return AccountPnL(daily, now.unrealized, now.realized)
 
 
-def position_pnl(gateway: Gateway, con_id: int) -> PositionPnL:
+def position_pnl(gateway: Gateway, con_id: int, account: str = "") -> PositionPnL:
     """Profit of one position."""
-    position = gateway.portfolio.positions.get(con_id)
+    position = gateway.portfolio_of(account).positions.get(con_id)
     if position is None or not (position.quantity or position.last_traded.day == gateway.today):
         return PositionPnL(ZERO, None, None, None, ZERO)
-    held = holding(gateway, con_id)
+    held = holding(gateway, con_id, account)
     rate = gateway.rate(held.instrument.currency)
     closed = position.traded(gateway.today).closed
     return PositionPnL(
         held.quantity,
-        _daily(gateway, con_id),
+        _daily(gateway, con_id, position),
         cents(held.unrealized * rate),
         cents(held.realized * rate) if closed else None,
         cents(held.value * rate),
     )
 
 
-def previous_equity(gateway: Gateway) -> Decimal:
+def previous_equity(gateway: Gateway, account: str = "") -> Decimal:
     """Equity when the day began, in the base currency: what was held then, at that time's prices and rates."""
-    start, day = _day_start(gateway), gateway.today
-    traded = gateway.portfolio.day_cash(day)
-    worth = {currency: amount - traded.get(currency, ZERO) for currency, amount in gateway.portfolio.cash.items()}
-    for con_id, position in gateway.portfolio.positions.items():
+    start, day, portfolio = _day_start(gateway), gateway.today, gateway.portfolio_of(account)
+    traded = portfolio.day_cash(day)
+    worth = {currency: amount - traded.get(currency, ZERO) for currency, amount in portfolio.cash.items()}
+    for con_id, position in portfolio.positions.items():
         instrument = gateway.instrument(con_id)
         held = position.quantity - position.traded(day).signed
         if held and not instrument.is_forex:
@@ -70,9 +71,9 @@ def previous_equity(gateway: Gateway) -> Decimal:
     return sum((cents(amount * gateway.rate(currency, start)) for currency, amount in worth.items()), ZERO)
 
 
-def _daily(gateway: Gateway, con_id: int) -> Decimal:
+def _daily(gateway: Gateway, con_id: int, position: Position) -> Decimal:
     """Value of what is held, less the value at the day's start of what was held then, less what was paid since."""
-    instrument, position = gateway.instrument(con_id), gateway.portfolio.positions[con_id]
+    instrument = gateway.instrument(con_id)
     today = position.traded(gateway.today)
     before = cents((position.quantity - today.signed) * gateway.last_price(instrument, _day_start(gateway)))
     profit = cents(position.quantity * gateway.last_price(instrument)) - before - today.paid

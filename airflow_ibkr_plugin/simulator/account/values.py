@@ -85,26 +85,27 @@ LEDGER_KEYS = frozenset(
 )
 
 
-def account_values(gateway: Gateway) -> list[Value]:
+def account_values(gateway: Gateway, account: str = "") -> list[Value]:
     """Key, value and currency of each account value, sorted as IBKR sends them."""
-    books = ledgers(gateway)
-    now = in_base(books)
-    by_key = {(key, currency): value for key, value, currency in _values(gateway, books, now)}
+    books, code = ledgers(gateway, account=account), gateway.code(account)
+    now, before = in_base(books), previous_equity(gateway, account)
+    by_key = {(key, currency): value for key, value, currency in _values(gateway, code, books, now, before)}
     return [(key, by_key[key, currency], currency) for key, currency in sorted(by_key)]
 
 
-def ledger_values(gateway: Gateway) -> list[Value]:
+def ledger_values(gateway: Gateway, account: str = "") -> list[Value]:
     """Only what comes by currency, and the net liquidation value."""
-    return [value for value in account_values(gateway) if value[0] in LEDGER_KEYS or value[0] == "NetLiquidation"]
+    values = account_values(gateway, account)
+    return [value for value in values if value[0] in LEDGER_KEYS or value[0] == "NetLiquidation"]
 
 
-def summary_values(gateway: Gateway, tags: frozenset[str]) -> list[Value]:
+def summary_values(gateway: Gateway, tags: frozenset[str], account: str = "") -> list[Value]:
     """Account values as accountSummary names them: the asked tags, `$LEDGER` (base currency), `$LEDGER:EUR`,
     `$LEDGER:ALL`. What says that it is a simulation comes with any."""
     ledger = {tag.partition(":")[2] or BASE for tag in tags if tag.startswith("$LEDGER")}
     wanted = tags | {key for key, _, _ in origin(gateway)}
     base = gateway.base_currency
-    values = account_values(gateway)
+    values = account_values(gateway, account)
     found = {(key, currency): value for key, value, currency in values}
     extra = [("Leverage", found["Leverage-S", ""], ""), ("SettledCash", found["TotalCashValue", base], base)]
     return [
@@ -121,9 +122,9 @@ def origin(gateway: Gateway) -> Iterator[Value]:
     yield "SimulatedClock", gateway.clock.now().isoformat() if gateway.clock.simulated else "false", ""
 
 
-def _values(gateway: Gateway, books: list[Ledger], now: Figures) -> Iterator[Value]:
+def _values(gateway: Gateway, account: str, books: list[Ledger], now: Figures, before: Decimal) -> Iterator[Value]:
     base = gateway.base_currency
-    yield "AccountCode", gateway.account, ""
+    yield "AccountCode", account, ""
     yield from origin(gateway)
     for key, text in _CONSTANTS.items():
         yield key, text, ""
@@ -133,7 +134,6 @@ def _values(gateway: Gateway, books: list[Ledger], now: Figures) -> Iterator[Val
         yield from _segments(key, ZERO, base)
     for key, amount in _margins(now).items():
         yield from _segments(key, amount, base)
-    before = previous_equity(gateway)
     for key, amount in {
         "GrossPositionValue": now.gross,
         "PreviousDayEquityWithLoanValue": before,
@@ -146,9 +146,9 @@ def _values(gateway: Gateway, books: list[Ledger], now: Figures) -> Iterator[Val
     yield "BuyingPower", _money(max((min(now.equity, before) - now.initial_margin) * BUYING_POWER, ZERO)), base
     yield "NetLiquidationUncertainty", _money(ZERO), base
     for book in books:
-        yield from _ledger(gateway.account, book)
+        yield from _ledger(account, book)
     total = Ledger(BASE, Decimal(1), now.cash, now.stock_value, now.gross, now.realized, now.unrealized)
-    yield from _ledger(gateway.account, total)
+    yield from _ledger(account, total)
 
 
 def _margins(now: Figures) -> dict[str, Decimal]:

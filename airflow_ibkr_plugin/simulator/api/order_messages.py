@@ -149,7 +149,7 @@ def send_open_order(session: Session, order: Order, execution: Execution | None 
     gateway = session.gateway
     instrument = gateway.instrument(order.con_id)
     if order.status != CANCELLED:
-        session.send(OPEN_ORDER, **open_order_fields(order, instrument, gateway.account, execution))
+        session.send(OPEN_ORDER, **open_order_fields(order, instrument, gateway.code(order.account), execution))
     session.send(out.ORDER_STATUS, **status_fields(order))
 
 
@@ -161,13 +161,15 @@ def send_order_bound(session: Session, order: Order) -> None:
 def send_completed_order(session: Session, order: Order) -> None:
     """An ended order's completedOrder."""
     instrument = session.gateway.instrument(order.con_id)
-    session.send(COMPLETED_ORDER, **completed_order_fields(order, instrument, session.gateway.account))
+    account = session.gateway.code(order.account)
+    session.send(COMPLETED_ORDER, **completed_order_fields(order, instrument, account))
 
 
 def send_execution(session: Session, execution: Execution, *, request: int) -> None:
     """A fill's execDetails; `request` is -1 when nobody asked."""
     instrument = session.gateway.instrument(execution.con_id)
-    fields = execution_fields(execution, instrument, session.gateway.account, session.version)
+    account = session.gateway.code(execution.account)
+    fields = execution_fields(execution, instrument, account, session.version)
     session.send(out.EXEC_DETAILS, reqId=request, **fields)
 
 

@@ -15,17 +15,18 @@ MAX_SUMMARIES = 2
 
 
 def account_updates(session: Session, values: dict[str, Any]) -> None:
-    _check_account(session, values["account"])
-    session.account_subscriptions.account = values["subscribe"]
+    account = _account(session, values["account"])
     if values["subscribe"]:
-        session.account_subscriptions.send_account()
+        session.account_subscriptions.send_account(account)
+    elif session.account_subscriptions.account == account:
+        session.account_subscriptions.account = None
 
 
 def account_updates_multi(session: Session, values: dict[str, Any]) -> None:
-    _check_account(session, values["account"])
+    account = _account(session, values["account"])
     _check_model(values)
     session.account_subscriptions.cancel_multi(values["reqId"])
-    session.account_subscriptions.multi[values["reqId"]] = values["ledgerAndNLV"]
+    session.account_subscriptions.multi[values["reqId"]] = account, values["ledgerAndNLV"]
     session.account_subscriptions.send_multi(values["reqId"])
     session.send(out.ACCOUNT_UPDATE_MULTI_END, reqId=values["reqId"])
 
@@ -58,10 +59,7 @@ def cancel_account_summary(session: Session, values: dict[str, Any]) -> None:
 
 
 def positions(session: Session, values: dict[str, Any]) -> None:
-    session.account_subscriptions.positions = True
-    for con_id, position in session.gateway.portfolio.positions.items():
-        if position.quantity:
-            session.account_subscriptions.send_position(con_id)
+    session.account_subscriptions.send_positions()
     session.send(out.POSITION_END)
 
 
@@ -84,16 +82,19 @@ def cancel_pnl(session: Session, values: dict[str, Any]) -> None:
 
 
 def _subscribe_pnl(session: Session, values: dict[str, Any], con_id: int | None) -> None:
-    _check_account(session, values["account"])
+    account = _account(session, values["account"])
     _check_model(values)
     session.account_subscriptions.cancel_pnl(values["reqId"])
-    session.account_subscriptions.pnl[values["reqId"]] = con_id
+    session.account_subscriptions.pnl[values["reqId"]] = account, con_id
     session.account_subscriptions.send_pnl()
 
 
-def _check_account(session: Session, account: str) -> None:
-    if account not in ("", session.gateway.account):
+def _account(session: Session, account: str) -> str:
+    """The account that a request names; it may be left out where there is only one."""
+    accounts = session.gateway.accounts
+    if account not in accounts and (account or len(accounts) > 1):
         raise invalid(f"Invalid account code {account!r}")
+    return session.gateway.code(account)
 
 
 def _check_model(values: dict[str, Any]) -> None:

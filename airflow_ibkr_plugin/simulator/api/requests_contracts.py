@@ -59,7 +59,7 @@ def ids(session: Session, values: dict[str, Any]) -> None:
 
 
 def managed_accounts(session: Session, values: dict[str, Any]) -> None:
-    session.send(out.MANAGED_ACCOUNTS, accounts=session.gateway.account)
+    session.send(out.MANAGED_ACCOUNTS, accounts=",".join(session.gateway.accounts))
 
 
 def ignored(session: Session, values: dict[str, Any]) -> None:

@@ -263,7 +263,7 @@ class Session(asyncio.Protocol):
             return
         self.client_id = wanted
         log.info("client %s at %s started, version %s", wanted, self._peer, self.version)
-        self.send(out.MANAGED_ACCOUNTS, accounts=self.gateway.account)
+        self.send(out.MANAGED_ACCOUNTS, accounts=",".join(self.gateway.accounts))
         self.send(out.NEXT_VALID_ID, orderId=self.gateway.book.next_id(wanted))
         for notice in self.gateway.link.welcome():
             self.error(-1, *notice)

@@ -20,8 +20,7 @@ def _split(simulator: Simulator, values: dict[str, Any]) -> Answer:
     for session in simulator.clients.started:
         session.account_subscriptions.books_changed(con_id)
     simulator.flush()
-    position = gateway.portfolio.positions.get(con_id)
-    return {"position": float(position.quantity) if position is not None else 0.0}
+    return {}
 
 
 CORPORATE = (

@@ -40,8 +40,8 @@ class Account:
     def open(self) -> Portfolio:
         """Start anew."""
         self.executions = []
-        self.gateway.portfolio = Portfolio(START)
-        return self.gateway.portfolio
+        self.gateway.portfolios[self.gateway.account] = Portfolio(START)
+        return self.gateway.portfolio_of("")
 
     def fill(self, trades: Iterable[Trade]) -> list[Decimal]:
         """Fill orders; returns the profits that fills realized."""
@@ -61,7 +61,7 @@ class Account:
                     day=self.gateway.today,
                 )  # fmt: skip
                 self.executions.append(execution)
-                profit = self.gateway.portfolio.apply(execution, instrument)
+                profit = self.gateway.portfolio_of("").apply(execution, instrument)
                 if profit is not None:
                     profits.append(profit)
         return profits

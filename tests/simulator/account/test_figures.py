@@ -74,7 +74,9 @@ def test_what_the_account_gained_is_its_profit(euro_account: Account, made: list
     """In each currency, to the cent. A pair holds one currency and owes the other: its value is no stock's."""
     trade(euro_account, made)
     gateway = euro_account.gateway
-    pairs = [held for con_id in gateway.portfolio.positions if (held := holding(gateway, con_id)).instrument.is_forex]
+    pairs = [
+        held for con_id in gateway.portfolio_of("").positions if (held := holding(gateway, con_id)).instrument.is_forex
+    ]
     for book in ledgers(gateway):
         gained = book.cash + book.stock - START.get(book.currency, ZERO)
         holds = sum((pair.quantity for pair in pairs if pair.instrument.symbol == book.currency), ZERO)
