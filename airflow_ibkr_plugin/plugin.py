@@ -10,7 +10,8 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-PAGE_URL = "/pluginsv2/ibkr/strategies"
+# Relative to the page's base, which is the path of [api] base_url.
+PAGE_URL = "pluginsv2/ibkr/strategies"
 
 
 class IBKRPlugin(AirflowPlugin):

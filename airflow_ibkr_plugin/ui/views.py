@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.app import API_ROOT_PATH, get_auth_manager
 from flask import Response, abort, g
 from flask_appbuilder import BaseView, expose, has_access, permission_name
 
@@ -34,7 +34,7 @@ class StrategiesView(BaseView):  # type: ignore[misc]
             rows = list_strategies(open_database(), settings.load(), _readable_dag_ids())
         except IBKRPluginError as error:
             return self.render_template("ibkr/unavailable.html", error=error), 503
-        return self.render_template("ibkr/strategies.html", strategies=rows)
+        return self.render_template("ibkr/strategies.html", strategies=rows, airflow=API_ROOT_PATH)
 
     @expose("/charts/<int:chart_id>.png")
     @has_access

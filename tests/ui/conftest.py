@@ -1,4 +1,7 @@
-"""A real api-server over a real installation: databases, logins, the example workflows, some stored runs."""
+"""A real api-server over a real installation: databases, logins, the example workflows, some stored runs.
+
+Its `[api] base_url` has a path, as behind a reverse proxy: links that forget it lead nowhere.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from airflow_ibkr_plugin.cli.local.layout import ADMIN, Layout, Ports
 from airflow_ibkr_plugin.cli.local.setup import prepare
 
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
+PREFIX = "/airflow"
 EXAMPLES = Path(__file__).parents[2] / "example_configs"
 PAGE = "/pluginsv2/ibkr/strategies"
 CHART = "/pluginsv2/ibkr/charts/1.png"
@@ -36,7 +40,8 @@ class Site:
 
     def client(self, user: str | None) -> httpx.Client:
         """A client logged in as that user, by a bearer token; anonymous for None. Follows no redirects."""
-        http = httpx.Client(base_url=f"http://127.0.0.1:{self.layout.ports.airflow}", timeout=30, trust_env=False)
+        address = f"http://127.0.0.1:{self.layout.ports.airflow}{PREFIX}"
+        http = httpx.Client(base_url=address, timeout=30, trust_env=False)
         if user is not None:
             login = {"username": user, "password": self.passwords[user]}
             token = http.post("/auth/token", json=login).raise_for_status().json()["access_token"]
@@ -54,7 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """An api-server with the examples' DAGs, one stored run with hostile text, and three logins."""
     layout = Layout(home=tmp_path_factory.mktemp("site") / "home", ports=Ports.free())
     prepare(layout, EXAMPLES, print)
-    environment = os.environ | layout.environment()
+    environment = os.environ | layout.environment() | {"AIRFLOW__API__BASE_URL": f"{layout.airflow_url}{PREFIX}"}
     passwords = {ADMIN: layout.secrets()["password"]}
     for name, role in (("viewer", "Viewer"), ("nobody", "Public")):
         passwords[name] = f"password-of-{name}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urljoin
+
 import httpx
 import pytest
 
@@ -31,11 +34,23 @@ def test_readers_see_every_strategy(site, user: str) -> None:
     answer = site.client(user).get(PAGE)
     assert answer.status_code == httpx.codes.OK
     for strategy in ("forex", "momentum_replay", "multi_symbol", "observe"):
-        assert f'href="/dags/{strategy}"' in answer.text
+        assert f'href="/airflow/dags/{strategy}"' in answer.text
     assert "XSPX buy 80%" in answer.text
     assert "simulated" in answer.text
     assert "rules, not an LLM" in answer.text
     assert f"{site.layout.mlflow_url}/#/experiments/7/runs/abc123" in answer.text
+
+
+def test_every_address_on_the_page_stays_below_airflows_own(site) -> None:
+    admin = site.client(ADMIN)
+    started = admin.post("/api/v2/dags/observe/dagRuns", json={"logical_date": None, "dag_run_id": "manual__by+hand"})
+    started.raise_for_status()
+    addresses = set(re.findall(r'(?:href|src)="(/[^"]*)"', admin.get(PAGE).text))
+    assert "/airflow/dags/observe/runs/manual__by%2Bhand" in addresses
+    assert f"/airflow{CHART}" in addresses
+    for address in addresses:
+        assert admin.get(address.removeprefix("/airflow")).status_code == httpx.codes.OK
+        assert address.startswith("/airflow/")
 
 
 def test_what_an_analyst_wrote_is_escaped(site) -> None:
@@ -65,7 +80,8 @@ def test_the_page_is_in_the_navigation_for_readers(site) -> None:
     plugins = site.client("viewer").get("/api/v2/plugins").raise_for_status().json()["plugins"]
     (ours,) = [plugin for plugin in plugins if plugin["name"] == "ibkr"]
     (view,) = ours["external_views"]
-    assert view["href"] == PAGE
+    base = site.client(None).get("/").text.partition('<base href="')[2].partition('"')[0]
+    assert urljoin(base, view["href"]) == f"/airflow{PAGE}"
 
 
 def test_without_the_trading_database_the_page_says_so_and_airflow_stays_well(site) -> None:
