@@ -106,16 +106,10 @@ def _columns(name: str, last_year: int) -> list[list[int]]:
     schedule = _calendar(name, last_year).schedule
     starts, ends = schedule["break_start"], schedule["break_end"]
     has_break = starts.notna() & (starts < ends)
-    columns = [
-        schedule["open"],
-        schedule["close"],
-        starts.where(has_break, _EPOCH),
-        ends.where(has_break, _EPOCH),
-    ]
-    return [
-        [stamp.toordinal() for stamp in schedule.index],
-        *([int(stamp.timestamp()) for stamp in column] for column in columns),
-    ]
+    times = (schedule["open"], schedule["close"], starts.where(has_break, _EPOCH), ends.where(has_break, _EPOCH))
+    days = schedule.index.to_numpy().astype("datetime64[D]").astype("int64") + date(1970, 1, 1).toordinal()
+    seconds = (column.dt.tz_convert(None).to_numpy().astype("datetime64[s]").astype("int64") for column in times)
+    return [column.tolist() for column in (days, *seconds)]
 
 
 def _calendar(name: str, last_year: int) -> ExchangeCalendar:
@@ -127,8 +121,8 @@ def _calendar(name: str, last_year: int) -> ExchangeCalendar:
     except InvalidCalendarName as error:
         raise ValueError(str(error)) from error
     except ValueError:
-        # It begins later (XTKS in 1997), or ends earlier.
-        kind = exchange_calendars.get_calendar(name)
+        # It begins later (XTKS in 1997), or ends earlier; a short one knows when, and is made quickly.
+        kind = exchange_calendars.get_calendar(name, start="2020-01-01", end="2020-02-01")
     first, last = kind.bound_min(), kind.bound_max()
     start = max(_FIRST_DAY, first.date()) if first is not None else _FIRST_DAY
     end = min(date(last_year, 12, 31), last.date()) if last is not None else date(last_year, 12, 31)

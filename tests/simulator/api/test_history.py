@@ -307,6 +307,27 @@ def test_six_of_one_series_are_too_many_for_all_clients_together(
     assert bars(ib, apple, "60 S", "5 secs", "MIDPOINT")
 
 
+def test_fifty_requests_may_be_open(
+    simulator: SimulatorHandle,
+    ib: ibi.IB,
+    apple: ibi.Contract,
+    connect: Callable[..., ibi.IB],
+    errors: Errors,
+    until: Any,
+) -> None:
+    other = connect(simulator, 2)
+    for client, requests in ((other, range(100, 120)), (ib, range(200, 231))):
+        for request in requests:
+            client.client.reqHistoricalData(request, apple, "", "1 D", "1 day", "TRADES", True, 1, True, [])
+        client.reqCurrentTime()
+    until(lambda: errors)
+    too_fast = "Historical Market Data Service error message:Historical data request pacing violation"
+    assert errors == [(230, 162, too_fast)]
+    other.disconnect()
+    until(lambda: simulator.control("status")["clients"] == [1])
+    assert bars(ib, apple, "1 D", "1 day", "TRADES")
+
+
 async def _at_once(asked: list[tuple[ibi.IB, ibi.Contract, str]]) -> list[Any]:
     requests = (
         client.reqHistoricalDataAsync(contract, "", duration, "5 secs", "TRADES", True)
