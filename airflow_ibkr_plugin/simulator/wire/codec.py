@@ -193,17 +193,18 @@ def _decode(
             end = position + len(step.names)
             if end > len(wire):
                 raise _short(message, step.names[len(wire) - position])
-            for name, reader, raw in zip(step.names, step.readers, wire[position:end], strict=True):
-                values[name] = raw if reader is None else _read(message, name, reader, raw)
+            try:
+                for name, reader, raw in zip(step.names, step.readers, wire[position:end], strict=True):
+                    values[name] = raw if reader is None else reader(raw)
+            except (ValueError, InvalidOperation):
+                raise _unreadable(message, name, raw) from None
             position = end
         elif isinstance(step, _List):
             if position >= len(wire):
                 raise _short(message, step.name)
-            count = _read(message, step.name, _integer, wire[position]) or 0
-            if not 0 <= count <= _MAX_REPEAT:
-                raise MalformedMessage(f"{message.name}: {step.name} counts {count}")
-            position += 1
             entries: list[dict[str, Any]] = []
+            count = _count(message, step.name, wire[position])
+            position += 1
             for _ in range(count):
                 entry: dict[str, Any] = {}
                 position = _decode(message, step.entry, wire, position, entry)
@@ -220,11 +221,18 @@ def _short(message: Message, name: str) -> MalformedMessage:
     return MalformedMessage(f"{message.name} ends before its field {name}")
 
 
-def _read(message: Message, name: str, reader: Callable[[str], Any], raw: str) -> Any:
+def _unreadable(message: Message, name: str, raw: str) -> MalformedMessage:
+    return MalformedMessage(f"{message.name}: {name} is {raw[:40]!r}, not a usable number")
+
+
+def _count(message: Message, name: str, raw: str) -> int:
     try:
-        return reader(raw)
-    except (ValueError, InvalidOperation):
-        raise MalformedMessage(f"{message.name}: {name} is {raw[:40]!r}, not a usable number") from None
+        count = _integer(raw) or 0
+    except ValueError:
+        raise _unreadable(message, name, raw) from None
+    if not 0 <= count <= _MAX_REPEAT:
+        raise MalformedMessage(f"{message.name}: {name} counts {count}")
+    return count
 
 
 def _integer(raw: str) -> int | None:
