@@ -145,8 +145,8 @@ class Gateway:
 
     def last_price(self, instrument: Instrument, moment: float | None = None) -> Decimal:
         """The price that positions are valued at, now or at that moment; 0 before the instrument's first session."""
-        quote = self.market.quote(instrument, self.clock.time() if moment is None else moment)
-        return Decimal(repr(quote.last)) if quote else Decimal(0)
+        last = self.market.last(instrument, self.clock.time() if moment is None else moment)
+        return Decimal(repr(last)) if last is not None else Decimal(0)
 
     def rate(self, currency: str, moment: float | None = None) -> Decimal:
         """What one unit of the currency is worth in the base currency, now or at that moment, to 8 decimals.

@@ -95,6 +95,15 @@ class Market:
         assert bar is not None
         return quote_sides(instrument, bar, prices)
 
+    def last(self, instrument: Instrument, moment: float) -> float | None:
+        """The last price of :meth:`quote` alone, which is much less work."""
+        session = next(sessions_back(instrument.hours, moment, regular=False), None)
+        if session is None:
+            return None
+        second = min(int(moment), session.post - 1)
+        seen = self.path(instrument, session, second, second + 1)
+        return float(seen[-1]) if len(seen) else None
+
     def quote(self, instrument: Instrument, moment: float) -> Quote | None:
         """What the market shows at that moment, or showed last before it; None before its first session."""
         begun = sessions_back(instrument.hours, moment, regular=False)

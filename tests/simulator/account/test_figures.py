@@ -105,6 +105,14 @@ def test_buying_at_the_last_price_leaves_the_equity(
             assert abs(in_base(before).equity - in_base(after).equity) <= Decimal("0.01")
 
 
+@properties
+@given(st.sampled_from(sorted(INSTRUMENTS)), st.floats(1.7e9, 1.8e9))
+def test_positions_are_valued_at_the_quotes_last_price(euro_account: Account, con_id: int, moment: float) -> None:
+    market, instrument = euro_account.gateway.market, INSTRUMENTS[con_id]
+    quote = market.quote(instrument, moment)
+    assert market.last(instrument, moment) == (quote.last if quote else None)
+
+
 def test_rates_are_those_of_the_pairs(euro_account: Account) -> None:
     gateway = euro_account.gateway
 
