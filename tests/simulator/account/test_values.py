@@ -307,6 +307,18 @@ def test_what_the_funds_do_not_carry_is_refused(euro: ib_insync.IB, until: Until
     assert state.commissionCurrency == "EUR"
 
 
+def test_a_split_keeps_cost_and_value(gateway: SimulatorHandle, euro: ib_insync.IB, until: Until) -> None:
+    buy(euro, until, SAP, 30)
+    before = until(euro.portfolio)[0]
+    gateway.control("split", con_id=before.contract.conId, ratio=4)
+    after = until(lambda: euro.portfolio()[0].position == 120 and euro.portfolio()[0])
+    assert after.averageCost * 120 == pytest.approx(before.averageCost * 30)
+    assert after.marketPrice == pytest.approx(before.marketPrice / 4, abs=0.02)
+    for con_id, ratio in ((euro.qualifyContracts(Forex("EURUSD"))[0].conId, 2), (999, 2), (before.contract.conId, 0)):
+        with pytest.raises(ValueError, match="split"):
+            gateway.control("split", con_id=con_id, ratio=ratio)
+
+
 def test_a_restart_finds_the_same_books(start: Start, connect: Connect, until: Until, tmp_path: Path) -> None:
     options: dict[str, Any] = {"cash": CASH, "base_currency": "EUR", "state": tmp_path / "state"}
     first = start(**options)
