@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 #: Clients at once. Source: TWS API documentation, "Connectivity".
 MAX_CLIENTS = 32
+#: Connections at once, with those that have not said who they are.
+MAX_CONNECTIONS = 256
 
 
 class Clients:
@@ -46,9 +48,10 @@ class Clients:
         """The session of a client id."""
         return self._by_id.get(client_id)
 
-    def opened(self, session: Session) -> None:
-        """A connection was accepted."""
+    def opened(self, session: Session) -> bool:
+        """A connection was accepted; False if it is one too many."""
         self._sessions.add(session)
+        return len(self._sessions) <= MAX_CONNECTIONS
 
     def closed(self, session: Session) -> None:
         """A connection has ended."""

@@ -139,6 +139,14 @@ class Simulator:
         self.tell_all(notices)
         self.desk.step()
 
+    def reconnect_farms(self) -> None:
+        """Data farms that are down come up again, if IBKR is in reach."""
+        link = self.gateway.link
+        if link.online:
+            down = [farm for farm, state in link.farms.items() if state is not FarmState.OK]
+            self.tell_all([link.set_farm(farm, FarmState.OK) for farm in down])
+            self.flush()
+
     def tell_all(self, notices: Iterable[Notice]) -> None:
         """Send notices to all clients."""
         for notice in notices:

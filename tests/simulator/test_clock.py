@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import ib_insync as ibi
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.clock import Clock, parse_instant
+from airflow_ibkr_plugin.simulator.embedded import start_simulator
 
 START = datetime(2026, 11, 20, 16, 0, tzinfo=UTC)
 
@@ -120,3 +122,16 @@ def test_a_fast_clock_moves_orders_and_quotes(start: Any, connect: Any, until: A
     until(trade.isDone)
     assert trade.fills[0].execution.time == datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
     until(lambda: ticker.last != before)
+
+
+def test_its_speed_is_part_of_the_state(tmp_path: Path) -> None:
+    with start_simulator(state=tmp_path / "x.db", clock=START, clock_speed=60) as simulator:
+        assert simulator.control("clock")["speed"] == 60
+        before = parse_instant(simulator.control("clock")["now"])
+    with start_simulator(state=tmp_path / "x.db") as simulator:
+        clock = simulator.control("clock")
+        assert (clock["speed"], parse_instant(clock["now"]) > before) == (60, True)
+        simulator.control("clock", freeze=True)
+        stood = simulator.control("clock")["now"]
+    with start_simulator(state=tmp_path / "x.db") as simulator:
+        assert simulator.control("clock") == {"ok": True, "now": stood, "simulated": True, "frozen": True, "speed": 60}

@@ -81,7 +81,8 @@ class Session(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(
             HELLO_SECONDS, self.close, f"no startApi within {HELLO_SECONDS:g} s"
         )
-        self.simulator.clients.opened(self)
+        if not self.simulator.clients.opened(self):
+            self.abort("too many connections")
 
     def data_received(self, data: bytes) -> None:
         if not self.ended():
@@ -150,10 +151,12 @@ class Session(asyncio.Protocol):
             self.abort("it does not read what it asked for")
 
     def close(self, reason: str) -> None:
-        """End the connection; what was sent still goes out."""
+        """End the connection; what was sent still goes out, if the client reads it in time."""
         if (transport := self._leave(reason)) is not None:
             transport.write(bytes(self._unsent))
             transport.close()
+            if transport.get_write_buffer_size():
+                asyncio.get_running_loop().call_later(CATCH_UP_SECONDS, transport.abort)
 
     def abort(self, reason: str) -> None:
         """End the connection; what was not sent yet is dropped."""

@@ -1,6 +1,6 @@
 """IBC's command server, which logs a gateway in again: one command a line, answered `OK ...` or `ERROR ...`.
 
-Commands and answers are those of IBC 3.23 (github.com/IbcAlpha/IBC: CommandDispatcher, StopTask, RestartTask,
+Commands and answers are those of IBC 3.24 (github.com/IbcAlpha/IBC: CommandDispatcher, StopTask, RestartTask,
 CommandChannel). Prompt and INFO lines are off by default there and here.
 """
 
@@ -66,6 +66,7 @@ class CommandServer:
                 await entrance.reconnect()
                 await channel.say("OK", "")
             case "RECONNECTDATA":
+                self._simulator.reconnect_farms()
                 await channel.say("OK", "")
             case "ENABLEAPI":
                 await channel.say("ERROR", "ENABLEAPI is not valid for the IB Gateway")

@@ -101,6 +101,25 @@ def test_who_does_not_say_hello_is_hung_up_on(
     assert patient.until(49)
 
 
+def test_connections_that_say_nothing_do_not_pile_up(
+    simulator: SimulatorHandle, raw: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "airflow_ibkr_plugin.simulator")
+    monkeypatch.setattr("airflow_ibkr_plugin.simulator.clients.MAX_CONNECTIONS", 3)
+    client = raw(simulator, 1)
+    with contextlib.ExitStack() as strangers:
+        for _ in range(2):
+            strangers.enter_context(socket.create_connection(("127.0.0.1", simulator.port), timeout=10))
+        client.send(49, 1)
+        assert client.until(49)
+        with contextlib.suppress(ConnectionResetError):
+            one_more = strangers.enter_context(socket.create_connection(("127.0.0.1", simulator.port), timeout=10))
+            assert one_more.recv(1) == b""
+    assert "closed: too many connections" in caplog.text
+    client.send(49, 1)
+    assert client.until(49)
+
+
 def test_who_ends_only_its_own_half_is_gone(simulator: SimulatorHandle, raw: Any, ib: ibi.IB) -> None:
     client = raw(simulator, 5)
     client.until(9)

@@ -59,6 +59,18 @@ def test_commands(simulator: SimulatorHandle) -> None:
     ]
 
 
+def test_data_farms_are_reconnected(simulator: SimulatorHandle, raw: Any) -> None:
+    client = raw(simulator, 1)
+    client.until(9)
+    simulator.control("farm", farm="market", state="broken")
+    assert ask(simulator, "RECONNECTDATA") == ["OK "]
+    codes = [client.until(4)[3] for _ in range(5)]
+    assert codes == ["2104", "2106", "2158", "2103", "2104"]
+    simulator.control("connectivity", state="lost")
+    assert ask(simulator, "RECONNECTDATA") == ["OK "]
+    assert simulator.control("status")["farms"]["market"] == "broken"
+
+
 def test_a_prompt_and_information_where_it_is_configured_so(start: Any) -> None:
     simulator = start(ibc_port=0, ibc_verbose=True)
     assert ask(simulator, "NONSENSE", "", "RESTART") == [
