@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Tick types. Source: TWS API, "Available Tick Types".
 _BID, _ASK, _LAST, _HIGH, _LOW, _VOLUME, _CLOSE, _OPEN = 1, 2, 4, 6, 7, 8, 9, 14
-_LAST_TIME, _RT_VOLUME, _DIVIDENDS, _MARK = 45, 48, 59, 37
+_LAST_TIME, _RT_VOLUME, _RT_TRADE_VOLUME, _DIVIDENDS, _MARK = 45, 48, 77, 59, 37
 _SHORTABLE, _SHORTABLE_SHARES = 46, 89
 _LOW_13, _HIGH_13, _LOW_26, _HIGH_26, _LOW_52, _HIGH_52, _AVERAGE_VOLUME = range(15, 22)
 #: The same ticks as delayed ones.
@@ -49,17 +49,19 @@ class QuoteStream:
         kind: int,
         generic: frozenset[int],
         *,
+        only_generic: bool,
         paid: bool,
     ) -> None:
         """Note what is wanted.
 
         :param kind: of market data: live, frozen, delayed or delayed-frozen; as the client wants it.
-        :param paid: for itself, whatever the account is subscribed to.
+        :param only_generic: no other ticks. :param paid: for itself, whatever the account is subscribed to.
         """
         self._session = session
         self._request = request
         self._instrument = instrument
         self._generic = generic
+        self._only_generic = only_generic
         self._access = Access.LIVE if paid else session.gateway.access.of(instrument)
         delayed = self._access in (Access.DELAYED, Access.NO_API)
         self._lag = DELAY if delayed else 0
@@ -91,7 +93,8 @@ class QuoteStream:
         quote = self._session.gateway.market.quote(self._instrument, self._moment())
         if quote is None:
             return
-        for tick, value in (self._ticks(quote) | self._generic_ticks(quote)).items():
+        ticks = {} if self._only_generic else self._ticks(quote)
+        for tick, value in (ticks | self._generic_ticks(quote)).items():
             if self._sent.get(tick) != value:
                 self._sent[tick] = value
                 self._send(_DELAYED.get(tick, tick) if self._lag else tick, value)
@@ -152,10 +155,11 @@ class QuoteStream:
             return ticks
         if 165 in self._generic:
             ticks |= self._year(quote.day)
-        if 233 in self._generic:
+        trades = {233: _RT_VOLUME, 375: _RT_TRADE_VOLUME}
+        if asked := trades.keys() & self._generic:
             average = round((quote.open + quote.high + quote.low + quote.last) / 4, 6)
             parts = (quote.last, quote.size, quote.time * 1000, quote.volume, average, "true")
-            ticks[_RT_VOLUME] = ";".join(map(str, parts))
+            ticks |= {trades[code]: ";".join(map(str, parts)) for code in asked}
         if 236 in self._generic:
             ticks |= {_SHORTABLE: _EASY_TO_BORROW, _SHORTABLE_SHARES: _BORROWABLE}
         if 456 in self._generic:

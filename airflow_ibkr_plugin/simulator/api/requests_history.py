@@ -17,6 +17,7 @@ from airflow_ibkr_plugin.simulator.market.history_query import (
     TRADED,
     BadRequest,
     Query,
+    duration_start,
     lacks_zone,
     parse_moment,
     parse_query,
@@ -128,8 +129,8 @@ def _send_bars(
     session.send(
         out.HISTORICAL_DATA,
         reqId=request,
-        start=_stamp(made[0].start, instrument),
-        end=_stamp(query.end, instrument),
+        start=_stamp(duration_start(query.told_end, query.duration, instrument.hours.zone), instrument),
+        end=_stamp(query.told_end, instrument),
         bars=[bar_fields(bar, instrument, query.style) for bar in made],
     )
     if values["keepUpToDate"]:

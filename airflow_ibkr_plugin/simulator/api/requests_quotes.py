@@ -11,7 +11,7 @@ from airflow_ibkr_plugin.simulator.api.requests_history import send_historical_t
 from airflow_ibkr_plugin.simulator.api.subscriptions import DELAYED, DELAYED_FROZEN, FROZEN, LIVE
 from airflow_ibkr_plugin.simulator.api.tick_feeds import KINDS, TickByTick
 from airflow_ibkr_plugin.simulator.market.access import LINES, TICK_BY_TICK
-from airflow_ibkr_plugin.simulator.market.generic_ticks import legal_ones, parse_generic
+from airflow_ibkr_plugin.simulator.market.generic_ticks import is_generic_only, legal_ones, parse_generic
 from airflow_ibkr_plugin.simulator.market.ticks import MAX_TICKS, TRADES, historical_ticks
 from airflow_ibkr_plugin.simulator.orders.checks import Refusal, invalid
 from airflow_ibkr_plugin.simulator.wire import tables_out as out
@@ -43,7 +43,15 @@ def market_data(session: Session, values: dict[str, Any]) -> None:
             raise Refusal(*refusal)
         if (notice := access.notice(instrument, delayed=takes_delayed)) is not None:
             session.error(request, *notice)
-    stream = QuoteStream(session, request, instrument, kind, generic, paid=values["regulatorySnapshot"])
+    stream = QuoteStream(
+        session,
+        request,
+        instrument,
+        kind,
+        generic,
+        only_generic=is_generic_only(values["genericTicks"]),
+        paid=values["regulatorySnapshot"],
+    )
     if values["snapshot"] or values["regulatorySnapshot"]:
         stream.open()
         session.send(out.TICK_SNAPSHOT_END, reqId=request)

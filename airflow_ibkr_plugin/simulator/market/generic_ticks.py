@@ -5,6 +5,7 @@ Source: what a gateway lists as legal in error 321, and TWS API, "Available Tick
 
 from __future__ import annotations
 
+_ONLY = "mdoff"
 _DIVIDENDS = frozenset({"STK", "CFD", "OPT", "FOP", "FUT", "IND", "SLB"})
 _SHORT_TERM = frozenset({"STK", "CFD", "OPT", "FOP", "WAR", "FUT", "FWD", "BOND", "BILL", "SLB", "IOPT", "CRYPTO"})
 
@@ -45,10 +46,9 @@ _TICKS: tuple[tuple[int, int, str, frozenset[str] | None], ...] = (
 def parse_generic(text: str, sec_type: str) -> frozenset[int] | None:
     """The generic ticks of a request; None where one of them is none that this kind of contract has.
 
-    `mdoff` (no other ticks, only the generic ones) is read and changes nothing here; `292:BRFG` is 292.
+    `mdoff`, see :func:`is_generic_only`, is none; `292:BRFG` is 292.
     """
-    asked = [word.strip() for word in text.split(",") if word.strip() and word.strip().lower() != "mdoff"]
-    codes = {word.partition(":")[0] for word in asked}
+    codes = {word.partition(":")[0] for word in _words(text) if word != _ONLY}
     legal = {
         str(code)
         for number, alias, _, types in _TICKS
@@ -57,6 +57,15 @@ def parse_generic(text: str, sec_type: str) -> frozenset[int] | None:
         if code
     }
     return frozenset(map(int, codes)) if codes <= legal else None
+
+
+def is_generic_only(text: str) -> bool:
+    """Whether a request wants no other ticks."""
+    return _ONLY in _words(text)
+
+
+def _words(text: str) -> list[str]:
+    return [word for part in text.split(",") if (word := part.strip().lower())]
 
 
 def legal_ones(sec_type: str) -> str:

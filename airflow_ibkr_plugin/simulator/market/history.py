@@ -5,17 +5,16 @@ Nothing later than the clock is in them: the bar that is forming ends where the 
 
 from __future__ import annotations
 
-import calendar
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.market.days import DayBar
-from airflow_ibkr_plugin.simulator.market.history_query import DAILY, TRADED, BadRequest, Query
+from airflow_ibkr_plugin.simulator.market.history_query import DAILY, TRADED, BadRequest, Query, duration_start
 from airflow_ibkr_plugin.simulator.market.hours import Session, epoch, sessions_back
 from airflow_ibkr_plugin.simulator.market.prices import Market, quote_sides, volume_until
 
@@ -83,8 +82,8 @@ def sessions(instrument: Instrument, query: Query) -> list[Session]:
             taken.append(session)
             left -= sum(piece.stop - piece.start for piece in _pieces(session, query))
     else:
-        last = datetime.fromtimestamp(query.end, instrument.hours.zone).date()
-        first = _before(last, count, unit)
+        zone = instrument.hours.zone
+        first = datetime.fromtimestamp(duration_start(query.end, query.duration, zone), zone).date()
         taken = list(_until(begun, first))
     return taken[::-1]
 
@@ -101,14 +100,6 @@ def _until(begun: Iterator[Session], first: date) -> Iterator[Session]:
         if session.day <= first:
             return
         yield session
-
-
-def _before(day: date, count: int, unit: str) -> date:
-    if unit == "W":
-        return day - timedelta(weeks=min(count, 5000))
-    months = day.year * 12 + day.month - 1 - count * (12 if unit == "Y" else 1)
-    year, month = max(months // 12, 1), months % 12 + 1
-    return date(year, month, min(day.day, calendar.monthrange(year, month)[1]))
 
 
 def _daily(market: Market, instrument: Instrument, session: Session, query: Query) -> Iterator[Bar]:

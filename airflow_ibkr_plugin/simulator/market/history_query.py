@@ -6,9 +6,10 @@ bar size) and "Historical Data Limitations"; error texts as gateways send them.
 
 from __future__ import annotations
 
+import calendar
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -88,6 +89,7 @@ class Query:
     :param end: epoch seconds, exclusive; already cut to the clock. :param regular: only regular hours.
     :param what: one of those that IBKR knows. :param style: formatDate: 1 text, 2 epoch seconds, 3 text without year.
     :param oldest: epoch seconds before which there is no data of that bar size.
+    :param told_end: the end as the answer states it: what was asked for, or now.
     """
 
     bar_size: str
@@ -97,6 +99,7 @@ class Query:
     what: str
     style: int = 1
     oldest: int = 0
+    told_end: float = 0.0
 
     @property
     def seconds(self) -> int | None:
@@ -138,8 +141,23 @@ def parse_query(fields: dict[str, Any], now: float, version: int = 10_000) -> Qu
         regular=bool(fields["useRTH"]),
         what=what,
         style=fields["formatDate"],
+        told_end=now if moment is None else min(moment, now),
         oldest=int(now) - _SMALL_DAYS * 86_400 if INTRADAY.get(size, _SMALL + 1) <= _SMALL else 0,
     )
+
+
+def duration_start(end: float, duration: tuple[int, str], zone: ZoneInfo) -> float:
+    """Where a duration that ends there begins by the calendar, as answers state it; bars may reach further back."""
+    count, unit = duration
+    if unit == "S":
+        return end - count
+    moment = datetime.fromtimestamp(end, zone)
+    if unit in "DW":
+        return (moment - timedelta(days=count * (7 if unit == "W" else 1))).timestamp()
+    months = moment.year * 12 + moment.month - 1 - count * (12 if unit == "Y" else 1)
+    year, month = months // 12, months % 12 + 1
+    day = min(moment.day, calendar.monthrange(year, month)[1])
+    return moment.replace(year=year, month=month, day=day).timestamp()
 
 
 def parse_moment(text: str, now: float, label: str) -> float | None:

@@ -135,6 +135,15 @@ def test_what_is_refused(
         assert errors[0][2].startswith("Historical Market Data Service error message:")
 
 
+def test_an_answer_says_what_it_covers(simulator: SimulatorHandle, raw: Any) -> None:
+    client = connected(raw, simulator)
+    fields = (265598, "", "STK", "", "", "", "", "SMART", "", "USD", "", "")
+    client.send(20, 1, *fields, 0, "", "1 day", "1 W", 1, "TRADES", 1, 0, "")
+    assert client.until(17)[1:5] == ["1", "20261113 11:00:00 US/Eastern", "20261120 11:00:00 US/Eastern", "5"]
+    client.send(20, 2, *fields, 0, "20261119-21:00:00", "1 day", "1 D", 1, "TRADES", 1, 0, "")
+    assert client.until(17)[1:5] == ["2", "20261118 16:00:00 US/Eastern", "20261119 16:00:00 US/Eastern", "1"]
+
+
 def test_an_end_without_a_zone_is_warned_of_and_answered(ib: ibi.IB, apple: ibi.Contract, errors: Errors) -> None:
     made = bars(ib, apple, "1 D", "1 day", "TRADES", end="20261118 16:00:00")
     assert [bar.date for bar in made] == [date(2026, 11, 18)]

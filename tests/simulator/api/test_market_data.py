@@ -99,6 +99,10 @@ def test_generic_ticks(ib: ibi.IB, apple: ibi.Contract, until: Any) -> None:
     assert ticker.avVolume > 1_000_000
     assert ticker.dividends is not None
     assert ticker.dividends.nextAmount is None
+    only = ib.reqMktData(ibi.Contract(conId=265598, exchange="SMART"), "mdoff,375")
+    until(lambda: only.rtTradeVolume > 0)
+    assert only.rtTradeVolume == ticker.rtVolume
+    assert math.isnan(only.bid)
     euro = ib.reqMktData(EURO, "233,236,221")
     until(lambda: euro.markPrice > 0)
     assert math.isnan(euro.rtVolume)

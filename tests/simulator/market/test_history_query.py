@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_ibkr_plugin.simulator.market.history_query import (
     BadRequest,
     bar_stamp,
+    duration_start,
     lacks_zone,
     parse_moment,
     parse_query,
@@ -125,3 +126,18 @@ def test_what_is_written_is_read_back(moment: int, zone: str) -> None:
     assert stamp(moment, 2, ZoneInfo(zone), zone) == str(moment)
     assert stamp(moment, 3, ZoneInfo(zone), zone) == text[4:]
     assert bar_stamp(moment, date(2026, 11, 20), 2, ZoneInfo(zone), zone) == "20261120"
+
+
+@pytest.mark.parametrize(
+    ("duration", "start"),
+    [
+        ((3600, "S"), datetime(2026, 3, 31, 15, tzinfo=UTC)),
+        ((2, "D"), datetime(2026, 3, 29, 16, tzinfo=UTC)),
+        ((4, "W"), datetime(2026, 3, 3, 17, tzinfo=UTC)),  # by the wall clock: daylight saving time began
+        ((1, "M"), datetime(2026, 2, 28, 17, tzinfo=UTC)),
+        ((2, "Y"), datetime(2024, 3, 31, 16, tzinfo=UTC)),
+    ],
+)
+def test_where_a_duration_begins(duration: tuple[int, str], start: datetime) -> None:
+    end = datetime(2026, 3, 31, 16, tzinfo=UTC).timestamp()
+    assert duration_start(end, duration, ZoneInfo("US/Eastern")) == start.timestamp()
