@@ -166,7 +166,7 @@ class Book:
         self._orders: dict[int, Order] = {}
         self._by_client: dict[int, dict[int, Order]] = defaultdict(dict)
         self._working: dict[int, Order] = {}
-        self._sides: Counter[tuple[int, str]] = Counter()
+        self._sides: Counter[tuple[str, int, str]] = Counter()
         # Working orders by their parent's permId, and by client and OCA group.
         self._children: dict[int, dict[int, Order]] = defaultdict(dict)
         self._groups: dict[tuple[int, str], dict[int, Order]] = defaultdict(dict)
@@ -196,7 +196,7 @@ class Book:
         self.last_time = max(self.last_time, order.placed, order.ended or 0.0)
         if order.working:
             self._working[order.perm_id] = order
-            self._sides[order.con_id, order.action] += 1
+            self._sides[order.account, order.con_id, order.action] += 1
             if order.parent_perm_id:
                 self._children[order.parent_perm_id][order.perm_id] = order
             if order.oca_group:
@@ -217,7 +217,7 @@ class Book:
     def end(self, order: Order, broker_day: date) -> None:
         """Note that a working order has ended; its status says how."""
         del self._working[order.perm_id]
-        self._sides[order.con_id, order.action] -= 1
+        self._sides[order.account, order.con_id, order.action] -= 1
         self._fills.pop(order.perm_id, None)
         if order.parent_perm_id:
             _leave(self._children, order.parent_perm_id, order)
@@ -253,9 +253,9 @@ class Book:
         """Orders that may fill, of all clients or of one, oldest first."""
         return [order for order in self._working.values() if client_id in (None, order.client_id)]
 
-    def working_count(self, con_id: int, action: str) -> int:
-        """How many orders of that side of a contract work."""
-        return self._sides[con_id, action]
+    def working_count(self, account: str, con_id: int, action: str) -> int:
+        """How many orders of that side of a contract work in an account."""
+        return self._sides[account, con_id, action]
 
     def children(self, parent: Order) -> list[Order]:
         """The working orders attached to an order, oldest first."""

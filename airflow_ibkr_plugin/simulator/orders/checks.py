@@ -18,6 +18,7 @@ from airflow_ibkr_plugin.simulator.orders.book import (
     TRAIL_ORDER,
     TRAILING,
     Book,
+    Order,
 )
 from airflow_ibkr_plugin.simulator.orders.ticket import Ticket
 
@@ -83,18 +84,17 @@ def check_ticket(ticket: Ticket, accounts: Collection[str]) -> None:
     _check_prices(ticket)
 
 
-def check_place_in_book(ticket: Ticket, book: Book) -> None:
+def check_place_in_book(order: Order, book: Book) -> None:
     """Check a new order against the working ones.
 
     :raises Refusal: the servers do not take it.
     """
-    action, group = ticket.fields["action"], ticket.fields["ocaGroup"]
-    if book.working_count(ticket.instrument.con_id, action) >= MAX_WORKING:
+    if book.working_count(order.account, order.con_id, order.action) >= MAX_WORKING:
         raise rejected(
             f"Your account has a minimum of {MAX_WORKING} orders working on either the buy or sell side for this"
             " particular contract."
         )
-    if group and book.group_is_filled(ticket.client_id, group):
+    if order.oca_group and book.group_is_filled(order.client_id, order.oca_group):
         raise rejected("OCA group is already filled.")
 
 

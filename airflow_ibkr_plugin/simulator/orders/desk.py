@@ -94,7 +94,7 @@ class Desk:
         self.step()
         ticket = Ticket(client_id, order_id, instrument, fields)
         check_ticket(ticket, self._gateway.accounts)
-        order = ticket.order(0, self._gateway.clock.time())
+        order = self._order(ticket, 0)
         return order, preview(self._gateway, order)
 
     def cancel(self, client_id: int, order_id: int) -> list[Ticket]:
@@ -115,7 +115,7 @@ class Desk:
             )
         self._lifecycle.cancel(order, self._gateway.clock.time())
         self._run([], self._now)
-        return self._untransmitted.discard(client_id, order_id)
+        return self._never_transmitted(self._untransmitted.discard(client_id, order_id))
 
     def cancel_all(self) -> list[Ticket]:
         """Global cancel: the orders of all clients, and those of TWS.
@@ -125,7 +125,11 @@ class Desk:
         self.step()
         for order in self._gateway.book.working():
             self._lifecycle.cancel(order, self._gateway.clock.time())
-        return self._untransmitted.discard_all()
+        return self._never_transmitted(self._untransmitted.discard_all())
+
+    def _never_transmitted(self, tickets: list[Ticket]) -> list[Ticket]:
+        """Of kept tickets, those that are no change of an order in the book."""
+        return [ticket for ticket in tickets if self._gateway.book.get(ticket.client_id, ticket.order_id) is None]
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -193,9 +197,10 @@ class Desk:
         book = self._gateway.book
         kept = self._untransmitted.get(ticket.client_id, ticket.order_id) is not None
         try:
-            known = None if kept else modify.modified(book, ticket)
+            if not kept:
+                modify.modified(book, ticket)
             check_ticket(ticket, self._gateway.accounts)
-            if known is None:
+            if book.get(ticket.client_id, ticket.order_id) is None:
                 families.find_parent(book, self._untransmitted, ticket)
         except Refusal as refusal:
             if not kept:
@@ -235,11 +240,17 @@ class Desk:
             raise rejected("Parent order is being cancelled.")
         return self._enter(ticket, parent)
 
+    def _order(self, ticket: Ticket, perm_id: int) -> Order:
+        """The order that a ticket asks for, of the account that it means."""
+        order = ticket.order(perm_id, self._gateway.clock.time())
+        order.account = self._gateway.code(order.account)
+        return order
+
     def _enter(self, ticket: Ticket, parent: Order | None) -> Order:
         """Enter a new order in the book."""
         gateway = self._gateway
-        order = ticket.order(gateway.book.last_perm_id + 1, gateway.clock.time())
-        check_place_in_book(ticket, gateway.book)
+        order = self._order(ticket, gateway.book.last_perm_id + 1)
+        check_place_in_book(order, gateway.book)
         if parent is not None:
             # What it will do to the account depends on what its parent will have done.
             families.attach(order, parent)
@@ -257,7 +268,7 @@ class Desk:
 
     def _change(self, known: Order, ticket: Ticket) -> Order:
         """Change a working order."""
-        wanted = ticket.order(known.perm_id, self._gateway.clock.time())
+        wanted = self._order(ticket, known.perm_id)
         modify.check_change(known, wanted, ticket)
         if not known.held and wanted.quantity > known.quantity:
             self._check_more_funds(replace(wanted, filled=known.filled))
@@ -286,8 +297,7 @@ class Desk:
     def _keep_if_rejected(self, ticket: Ticket, refusal: Refusal) -> None:
         """A new order that the servers reject is listed among the ended ones."""
         if refusal.kept and self._gateway.book.get(ticket.client_id, ticket.order_id) is None:
-            order = ticket.order(self._gateway.book.last_perm_id + 1, self._gateway.clock.time())
-            self._lifecycle.reject(order, refusal.message)
+            self._lifecycle.reject(self._order(ticket, self._gateway.book.last_perm_id + 1), refusal.message)
 
     def _warn_if_closed(self, order: Order) -> None:
         if warning := closed_warning(self._gateway, order):

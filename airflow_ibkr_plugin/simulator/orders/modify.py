@@ -30,7 +30,7 @@ def check_change(known: Order, wanted: Order, ticket: Ticket) -> None:
 
     :raises Refusal: the order stays as it was.
     """
-    if (known.con_id, known.action) != (wanted.con_id, wanted.action):
+    if (known.con_id, known.action, known.account) != (wanted.con_id, wanted.action, wanted.account):
         raise Refusal(105, "Order being modified does not match original order.")
     # A trailing order stays one; other types change into each other, as LMT to MKT was seen to.
     if known.order_type != wanted.order_type and {known.order_type, wanted.order_type} & set(TRAILING):

@@ -180,6 +180,27 @@ def test_what_was_never_transmitted_is_cancelled_as_such(
     assert simulator.control("status")["orders"] == 0
 
 
+@pytest.mark.parametrize("what", ["transmitted", "cancelled"])
+def test_a_change_may_be_kept_too(ib: ibi.IB, apple: Any, quote: Any, bracket: Any, until: Any, what: str) -> None:
+    """Also one of a child whose parent has filled."""
+    now = quote(apple)
+    _, profit, _ = bracket(apple, now.ask, round(now.last + 50, 2), round(now.last - 50, 2))
+    profit.order.lmtPrice, profit.order.transmit = now.bid, False
+    ib.placeOrder(apple, profit.order)
+    ib.reqAllOpenOrders()
+    assert profit.orderStatus.status == "Submitted"
+    if what == "cancelled":
+        ib.cancelOrder(profit.order)
+        until(profit.isDone)
+        ib.reqAllOpenOrders()
+        assert (profit.orderStatus.status, profit.orderStatus.permId) == ("Cancelled", profit.order.permId)
+    else:
+        profit.order.transmit = True
+        ib.placeOrder(apple, profit.order)
+        until(profit.isDone)
+        assert profit.orderStatus.status == "Filled"
+
+
 def test_a_changed_child_keeps_its_parent(ib: ibi.IB, apple: Any, place: Any, until: Any, seen: Seen) -> None:
     first, second = place(ibi.LimitOrder("BUY", 1, 1.0)), place(ibi.LimitOrder("BUY", 1, 1.0))
     child = place(ibi.LimitOrder("SELL", 1, 999.0, parentId=first.order.orderId))

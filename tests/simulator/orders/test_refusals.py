@@ -217,3 +217,21 @@ def test_what_if_warns_of_a_closed_market(simulator: SimulatorHandle, ib: ibi.IB
 def test_what_if_of_a_refused_order_says_why(ib: ibi.IB, apple: Any, until: Any, seen: Seen) -> None:
     ib.client.placeOrder(99, apple, ibi.LimitOrder("BUY", 1, 1.001, whatIf=True))
     until(lambda: (99, 110) in seen)
+
+
+# --- several accounts -------------------------------------------------------------------------------------------------
+
+
+def test_the_account_of_an_order_cannot_change_and_each_has_its_twenty(start: Any, connect: Any, until: Any) -> None:
+    handle = start(account="DU1,DU2")
+    ib = connect(handle, 1)
+    apple = ib.qualifyContracts(ibi.Stock("AAPL", "SMART", "USD"))[0]
+    errors: Seen = []
+    ib.errorEvent += lambda request, code, text, contract: errors.append((request, code))
+    orders = [ibi.Order(**LMT | {"account": account}) for account in ["DU1"] * 20 + ["DU2", "DU1"]]
+    trades = [ib.placeOrder(apple, order) for order in orders]
+    until(lambda: errors)
+    assert errors == [(trades[-1].order.orderId, 201)]
+    assert len(ib.reqAllOpenOrders()) == 21
+    ib.client.placeOrder(trades[0].order.orderId, apple, ibi.Order(**LMT | {"account": "DU2"}))
+    until(lambda: (trades[0].order.orderId, 105) in errors)

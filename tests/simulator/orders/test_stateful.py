@@ -237,7 +237,7 @@ class Trading(RuleBasedStateMachine):
             assert (order.status == "Filled") == (order.remaining == 0 and order.status != "Inactive")
             sides[order.con_id, order.action] += order.working
         for (con_id, action), number in sides.items():
-            assert self.gateway.book.working_count(con_id, action) == number <= 20
+            assert self.gateway.book.working_count(self.gateway.account, con_id, action) == number <= 20
 
     @invariant()
     def children_hang_on_working_parents(self) -> None:
