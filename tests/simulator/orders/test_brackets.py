@@ -195,7 +195,8 @@ def test_a_change_may_be_kept_too(ib: ibi.IB, apple: Any, quote: Any, bracket: A
         ib.reqAllOpenOrders()
         assert (profit.orderStatus.status, profit.orderStatus.permId) == ("Cancelled", profit.order.permId)
     else:
-        profit.order.transmit = True
+        # The client has taken the price that the order still has.
+        profit.order.lmtPrice, profit.order.transmit = now.bid, True
         ib.placeOrder(apple, profit.order)
         until(profit.isDone)
         assert profit.orderStatus.status == "Filled"
