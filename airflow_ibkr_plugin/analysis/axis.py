@@ -1,9 +1,9 @@
-"""Which ticks a chart's axes carry: readable dates on an index axis, and decimals that fit a price range."""
+"""What a chart's axes carry: readable dates on an index axis, and the decimals of prices and levels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 
@@ -73,8 +73,21 @@ def _places(times: Sequence[datetime], steps: Sequence[_Step], most: int) -> tup
     return places[:: math.ceil(len(places) / most)], form
 
 
-def price_decimals(low: float, high: float) -> int:
-    """Decimals that tell levels of this range apart: 2 for shares, 4 to 5 for currencies; at most 6."""
+def price_decimals(prices: Iterable[float]) -> int:
+    """The fewest decimals that write all these prices, from 2 to 8.
+
+    What a single-precision number cannot tell apart is no decimal: recorded prices often went through one, which made
+    2488.830078 of 2488.83.
+    """
+    decimals = 2
+    for price in prices:
+        while decimals < 8 and abs(round(price, decimals) - price) > abs(price) * 2**-24:
+            decimals += 1
+    return decimals
+
+
+def level_decimals(low: float, high: float) -> int:
+    """Decimals that tell computed levels of this range of prices apart, from 2 to 6."""
     span = max(high - low, high * 1e-4)
     return min(6, max(2, 2 - math.floor(math.log10(span / 6))))
 

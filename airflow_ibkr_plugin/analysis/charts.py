@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.analysis.axis import compact, date_ticks, price_decimals
+from airflow_ibkr_plugin.analysis.axis import compact, date_ticks, level_decimals, price_decimals
 from airflow_ibkr_plugin.analysis.chart_header import draw_header
 from airflow_ibkr_plugin.analysis.chart_style import DOWN, FAINT, GRID, INK, LEFT, LINES, UP
 from airflow_ibkr_plugin.analysis.indicators import Columns, Computed, columns, compute
@@ -37,8 +37,8 @@ _GAP = 8
 # Heights of the panels, as parts, and in pixels what the lowest must have for its caption and two values.
 _PRICE_PARTS, _VOLUME_PARTS, _BELOW_PARTS = 3.4, 0.8, 1.0
 _LOWEST_PANEL = 28
-# Width in pixels of a figure of the bold last price.
-_BOLD_FIGURE = 7.3
+# Width in pixels of a digit of the bold last price; its point and commas have half of it.
+_BOLD_DIGIT = 8
 
 # The style is set for the whole process, so only one thread may draw at a time.
 _drawing = threading.Lock()
@@ -159,7 +159,7 @@ def _figure(
     below = [c for c in computed if c.panel == "below"]
     parts = [_PRICE_PARTS] + [_VOLUME_PARTS] * bool(table.volume.any()) + [_BELOW_PARTS] * len(below)
     low, high = _range(table, overlays)
-    decimals = price_decimals(low, high)
+    decimals = price_decimals(price for b in bars for price in (b.open, b.high, b.low, b.close))
     axes = _panels(figure, parts, len(bars), size, _right_margin(f"{high:,.{decimals}f}"))
 
     palette = {name: LINES[i % len(LINES)] for i, name in enumerate(_line_names(overlays))}
@@ -169,7 +169,7 @@ def _figure(
         _volume(remaining[0], table)
         remaining = remaining[1:]
     for panel, indicator in zip(remaining, below, strict=True):
-        _below(panel, indicator, decimals)
+        _below(panel, indicator, level_decimals(low, high))
 
     intraday = is_intraday(bar_size)
     ticks = date_ticks([b.time for b in bars], intraday=intraday, most=max(3, width // 95))
@@ -185,7 +185,8 @@ def _figure(
 
 def _right_margin(widest: str) -> int:
     """Pixels that the price axis takes: the last price, bold, in its box."""
-    return max(66, 12 + round(_BOLD_FIGURE * len(widest)))
+    digits = sum(map(str.isdigit, widest))
+    return max(66, 12 + _BOLD_DIGIT * digits + _BOLD_DIGIT // 2 * (len(widest) - digits))
 
 
 def _panels(figure: Figure, parts: Sequence[float], count: int, size: tuple[int, int], right: int) -> list[Axes]:
@@ -273,9 +274,11 @@ def _prices(
     bottom_limit, top_limit = axes.get_ylim()
     # A level this near would look out from under the last price.
     near = (top_limit - bottom_limit) * 16 / axes.bbox.height
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
+    locator = MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10])
+    axes.yaxis.set_major_locator(locator)
+    digits = price_decimals(locator.tick_values(bottom_limit, top_limit))
     axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.{decimals}f}" if abs(value - last) > near else "")
+        FuncFormatter(lambda value, _: f"{value:,.{digits}f}" if abs(value - last) > near else "")
     )
     axes.axhline(last, color=colour, linewidth=0.9, linestyle=(0, (3, 3)), zorder=1.5)
     axes.text(

@@ -23,7 +23,7 @@ def describe(request: AnalysisRequest) -> str:
         )
     form = "%Y-%m-%d %H:%M" if is_intraday(request.bar_size) else "%Y-%m-%d"
     high, low = max(b.high for b in bars), min(b.low for b in bars)
-    digits = price_decimals(low, high)
+    digits = price_decimals(price for b in bars for price in (b.open, b.high, b.low, b.close))
     listed = bars[-LISTED_BARS:]
     rows = [
         f"{b.time.strftime(form)},{b.open:.{digits}f},{b.high:.{digits}f},{b.low:.{digits}f},{b.close:.{digits}f},"

@@ -27,15 +27,15 @@ CONNECTION = "llm_under_test"
 
 
 def random_walk(count: int = 150, *, seed: int = 7, start: float = 100.0, volume: float = 1e6) -> list[Bar]:
-    """Daily bars on weekdays, so with gaps in time, of a seeded random walk."""
+    """Daily bars on weekdays, so with gaps in time, of a seeded random walk in cents."""
     rng, price, bars = random.Random(seed), start, []
     day = datetime(2024, 1, 1, tzinfo=UTC)
     while len(bars) < count:
         day += timedelta(days=1)
         if day.weekday() > 4:
             continue
-        close = price * math.exp(rng.gauss(0, 0.01))
-        high, low = max(price, close) * 1.004, min(price, close) * 0.996
+        close = round(price * math.exp(rng.gauss(0, 0.01)), 2)
+        high, low = round(max(price, close) * 1.004, 2), round(min(price, close) * 0.996, 2)
         bars.append(Bar(day, price, high, low, close, volume * rng.uniform(0.5, 1.5) if volume else 0.0))
         price = close
     return bars

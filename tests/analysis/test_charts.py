@@ -19,10 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
+from matplotlib.text import Text
 
-from airflow_ibkr_plugin.analysis.axis import compact, date_ticks, price_decimals
+from airflow_ibkr_plugin.analysis.axis import compact, date_ticks, level_decimals, price_decimals
 from airflow_ibkr_plugin.analysis.chart_style import DOWN, FAINT, LABEL_BACK, LINES, UP
-from airflow_ibkr_plugin.analysis.charts import ChartImage, draw_chart
+from airflow_ibkr_plugin.analysis.charts import ChartImage, _figure, draw_chart
+from airflow_ibkr_plugin.analysis.indicators import columns
 from airflow_ibkr_plugin.errors import BadBars, ConfigError
 from airflow_ibkr_plugin.trading.bars import BAR_SIZES
 
@@ -269,10 +271,41 @@ def test_where_days_are_too_many_and_weeks_too_few_every_other_day_is_named() ->
     assert labels == ["01 Jan\n2024", "03 Jan", "05 Jan", "07 Jan", "09 Jan"]
 
 
-def test_decimals_fit_the_range() -> None:
-    assert price_decimals(2300, 3000) == 2
-    assert price_decimals(1.0800, 1.0870) == 5
-    assert price_decimals(100, 100) >= 2
+def test_decimals_of_levels_fit_the_range_of_prices() -> None:
+    assert level_decimals(2300, 3000) == 2
+    assert level_decimals(1.0800, 1.0870) == 5
+    assert level_decimals(100, 100) >= 2
+
+
+@pytest.mark.parametrize(
+    ("prices", "decimals"),
+    [
+        ([], 2),
+        ([98.0, 98.5], 2),
+        ([98.49, 98.485, 98.48], 3),
+        ([27.3325], 4),
+        ([1.08512, 1.0851], 5),
+        ([1.085125], 6),
+        ([0.00001234], 8),
+        ([0.000000001], 8),
+        ([2488.830078, 1274.859985], 2),  # 2488.83 and 1274.86 in single precision
+        ([-0.5, -0.125], 3),
+    ],
+)
+def test_prices_have_the_decimals_that_they_need(prices: list[float], decimals: int) -> None:
+    assert price_decimals(prices) == decimals
+
+
+def test_a_narrow_range_invents_no_decimals(bars: Any) -> None:
+    cents = [98.40, 98.55, 98.47, 98.44]
+    narrow = [replace(b, open=p, high=p + 0.02, low=p - 0.02, close=p) for b, p in zip(bars, cents * 20, strict=False)]
+    figure = _figure(narrow, columns(narrow), [], "SPXSIM", "1 day", "", (1024, 768))
+    figure.canvas.draw()
+    written = " ".join(text.get_text() for text in figure.findobj(Text))
+    prices = re.findall(r"\b98\.\d+", written)
+    assert "98.44" in prices
+    assert "98.40" in prices
+    assert {len(price) for price in prices} == {5}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -95,6 +96,13 @@ def test_confidence_grows_with_what_lies_beyond_the_threshold_up_to_a_limit(wick
 
 def test_what_lies_within_the_threshold_is_held() -> None:
     assert ask(closes(*RISING), threshold=20).signal.action is Action.HOLD
+
+
+def test_exactly_at_the_threshold_is_within_it() -> None:
+    figures = json.loads(ask(closes(*RISING)).raw)["figures"]
+    reach = (figures["fast"] - figures["slow"]) / figures["atr"]
+    assert ask(closes(*RISING), threshold=reach).signal.action is Action.HOLD
+    assert ask(closes(*RISING), threshold=math.nextafter(reach, 0)).signal.action is Action.BUY
 
 
 def test_a_market_too_wild_for_a_stop_is_held_and_says_so() -> None:
