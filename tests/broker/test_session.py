@@ -93,7 +93,7 @@ def test_intraday_bars_end_where_asked(session: BrokerSession, clock: datetime) 
 
 def test_no_history_is_an_error(session: BrokerSession) -> None:
     with pytest.raises(NoMarketData, match="SPY"):
-        session.history(session.resolve(SPY), bar_size="1 day", duration="5 D", end=datetime(1950, 1, 1, tzinfo=UTC))
+        session.history(session.resolve(SPY), bar_size="1 day", duration="5 D", end=datetime(1980, 1, 1, tzinfo=UTC))
 
 
 def test_a_quote(session: BrokerSession) -> None:
