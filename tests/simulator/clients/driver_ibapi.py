@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -91,8 +92,10 @@ class IbapiDriver:
         self._order_ids = itertools.count(self.app.heard["nextValidId"][0][0])
 
     def disconnect(self) -> None:
-        # The connection is closed when nobody reads from it any more.
+        # The connection is closed when nobody reads from it any more; its reader would look up once a second.
         threads = (self._thread, self.app.reader)
+        if self.connected:
+            self.app.conn.socket.shutdown(socket.SHUT_RDWR)
         self.app.disconnect()
         for thread in threads:
             if thread is not None and thread.is_alive():
