@@ -74,25 +74,25 @@ def bodies(database: Database) -> list[str]:
         return [row.body for row in Alerts(session).due(NOW + timedelta(days=9))]
 
 
-def add_intent(database: Database, con_id: int, *states: IntentState) -> None:
+def add_intent(database: Database, con_id: int, *states: IntentState, **changes: Any) -> None:
     key = IntentKey(installation="i", dag_id=DAG, run_id=RUN, task_id="order", con_id=con_id)
+    fields: dict[str, Any] = {
+        "strategy": "momentum",
+        "source": "simulator:ibkr_default",
+        "account": "DU1",
+        "mode": "paper",
+        "symbol": f"S{con_id}",
+        "instrument": {},
+        "side": "BUY",
+        "quantity": Decimal("10"),
+        "requested_quantity": Decimal("10"),
+        "order_type": "MKT",
+        "tif": "DAY",
+        "currency": "USD",
+        "created_at": NOW,
+    }
     with database.write() as session:
-        intent, _ = Intents(session).get_or_create(
-            key,
-            strategy="momentum",
-            source="simulator:ibkr_default",
-            account="DU1",
-            mode="paper",
-            symbol=f"S{con_id}",
-            instrument={},
-            side="BUY",
-            quantity=Decimal("10"),
-            requested_quantity=Decimal("10"),
-            order_type="MKT",
-            tif="DAY",
-            currency="USD",
-            created_at=NOW,
-        )
+        intent, _ = Intents(session).get_or_create(key, **(fields | changes))
         for state in states:
             Intents(session).transition(intent, state, at=NOW, reason="test")
 
@@ -156,6 +156,36 @@ def test_killed_before_any_task_could_tell(database: Database) -> None:
     call(database, failed_tasks=[])
     (body,) = bodies(database)
     assert "killed" in body
+
+
+def test_a_run_that_is_killed_on_another_day_alerts_again(database: Database) -> None:
+    for day in (0, 0, 1):
+        call(database, failed_tasks=[], at=NOW + timedelta(days=day))
+    assert len(bodies(database)) == 2
+
+
+def test_the_last_failure_of_a_task_is_the_cause(database: Database) -> None:
+    fail(database, RuntimeError("the first try"), try_number=1)
+    fail(database, OrderRejected("the second try"), try_number=2)
+    call(database)
+    assert bodies(database)[0].startswith("order[2] failed: OrderRejected: the second try")
+
+
+def test_a_task_that_is_not_mapped_has_no_index(database: Database) -> None:
+    with database.write() as session:
+        record_failure(
+            session, dag_id=DAG, run_id=RUN, task_id="auth", map_index=-1, try_number=1, at=NOW,
+            error_type="Killed", message="by the kernel",
+        )  # fmt: skip
+    call(database, failed_tasks=["auth"])
+    assert bodies(database)[0].startswith("auth failed: Killed: by the kernel")
+
+
+def test_an_order_is_told_with_its_price_and_the_brokers_number(database: Database) -> None:
+    limit = {"order_type": "LMT", "limit_price": Decimal("98.5"), "quantity": Decimal("100"), "perm_id": 4711}
+    add_intent(database, 1, IntentState.RESERVED, IntentState.SENDING, IntentState.REJECTED, **limit)
+    call(database)
+    assert "Order BUY 100 S1 LMT at 98.5: rejected (permId 4711, ref " in bodies(database)[0]
 
 
 def test_a_try_that_was_made_good_is_not_the_cause(database: Database) -> None:

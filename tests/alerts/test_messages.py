@@ -62,6 +62,24 @@ def test_the_family_says_what_to_do(family: Family, severity: Severity, step: st
     assert told.next_step.startswith(step)
 
 
+def test_without_a_known_cause_it_is_no_more_than_an_error() -> None:
+    told = message(cause=None)
+    assert told.severity is Severity.ERROR
+    assert told.next_step == "Remove the cause, then clear the failed tasks in Airflow."
+
+
+def test_the_whole_text() -> None:
+    told = message(orders=["Order BUY 10 SPX: filled."], log_tail="first\nlast\n", mlflow_url="http://mlflow/1")
+    assert told.body() == (
+        "symbol.order[2] failed: OrderRejected: 201: no margin.\n\n"
+        "Already done:\n- Run scheduled__2026-01-05 of DAG momentum.\n- Order BUY 10 SPX: filled.\n\n"
+        "What to do: Remove the cause, then clear the failed tasks in Airflow."
+        " The orders above stand; clearing does not send them again.\n\n"
+        "Airflow: http://airflow/dags/momentum\nMLflow: http://mlflow/1\n\n"
+        "Last 2 lines of the log:\nfirst\nlast"
+    )
+
+
 def test_only_the_end_of_the_log() -> None:
     body = message(log_tail="\n".join(f"line {n}" for n in range(100)) + "\n").body()
     assert body.endswith("line 99")

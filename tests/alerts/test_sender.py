@@ -14,9 +14,11 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from airflow_ibkr_plugin.alerts import sender
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.alerts.sender import NO_TARGET, DeliveryResult, back_off, deliver_due
+from airflow_ibkr_plugin.store.alerts import Alerts
 from airflow_ibkr_plugin.store.database import Database
 
 NOW = datetime(2026, 1, 5, 14, 30, tzinfo=UTC)
@@ -69,6 +71,71 @@ def test_receiver_down_then_up(database: Database, receiver: Receiver) -> None:
     assert deliver_due(database, [receiver.url], now=NOW + back_off(1)) == DeliveryResult(1, 0, None)
     assert deliver_due(database, [receiver.url], now=NOW + timedelta(days=1)) == DeliveryResult(0, 0, None)
     assert receiver.titles == ["Run failed"]
+
+
+def test_an_alert_that_nobody_took_rests_half_a_minute_and_then_longer(database: Database, receiver: Receiver) -> None:
+    receiver.status = 500
+    store(database)
+    due = NOW
+    for seconds in (30, 60, 120):
+        assert deliver_due(database, [receiver.url], now=due).error is not None
+        due += timedelta(seconds=seconds)
+        assert deliver_due(database, [receiver.url], now=due - timedelta(seconds=1)) == DeliveryResult(0, 1, None)
+
+
+def test_back_off_doubles_up_to_an_hour() -> None:
+    assert [back_off(n).total_seconds() for n in (0, 1, 6, 7, 5000)] == [30, 60, 1920, 3600, 3600]
+
+
+@pytest.mark.parametrize(
+    ("severity", "kind"),
+    [
+        (Severity.INFO, "info"),
+        (Severity.WARNING, "warning"),
+        (Severity.ERROR, "failure"),
+        (Severity.CRITICAL, "failure"),
+    ],
+)
+def test_the_severity_arrives(database: Database, httpserver: HTTPServer, severity: Severity, kind: str) -> None:
+    httpserver.expect_request("/alerts", method="POST").respond_with_data("")
+    message = AlertMessage(severity=severity, title="t", summary="s")
+    with database.write() as session:
+        enqueue(session, message, dedupe_key="k", strategy="s", dag_id="d", run_id="r", at=NOW)
+    deliver_due(database, [f"json://127.0.0.1:{httpserver.port}/alerts"], now=NOW)
+    ((request, _),) = httpserver.log
+    assert (request.get_json()["type"], request.get_json()["message"]) == (kind, "s")
+
+
+def test_while_one_sends_an_alert_nobody_else_takes_it_up_for_two_minutes(
+    database: Database, httpserver: HTTPServer
+) -> None:
+    free: list[int] = []
+
+    def answer(request: Request) -> Response:
+        with database.read() as session:
+            free.extend(len(Alerts(session).due(NOW + timedelta(seconds=n))) for n in (119, 120))
+        return Response("")
+
+    httpserver.expect_request("/alerts", method="POST").respond_with_handler(answer)
+    store(database)
+    assert deliver_due(database, [f"json://127.0.0.1:{httpserver.port}/alerts"], now=NOW).delivered == 1
+    assert free == [0, 1]
+
+
+def test_the_oldest_go_first_and_no_more_than_a_batch(database: Database, receiver: Receiver) -> None:
+    for n in range(sender.BATCH + 1):
+        store(database, f"k{n}", f"alert {n}")
+    assert deliver_due(database, [receiver.url], now=NOW) == DeliveryResult(sender.BATCH, 1, None)
+    assert receiver.titles == [f"alert {n}" for n in range(sender.BATCH)]
+
+
+def test_a_fault_of_a_target_is_told_once_for_all_alerts(database: Database, receiver: Receiver) -> None:
+    receiver.status = 500
+    store(database, "k1")
+    store(database, "k2")
+    error = deliver_due(database, [receiver.url], now=NOW).error
+    assert error is not None
+    assert error.count("did not take the alert") == 1
 
 
 def test_nobody_listens(database: Database) -> None:

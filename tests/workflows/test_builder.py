@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,14 @@ def test_a_new_strategy_waits_for_its_time_unless_that_has_just_passed(
         scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
         following = scheduled.next_dagrun_info(last_automated_run_info=None)
     assert following.run_after == datetime.fromisoformat(first)
+
+
+def test_the_first_day_begins_at_midnight_in_the_strategys_time_zone(
+    operators: None, registry: Registry, checker: Checker
+) -> None:
+    yaml = "id: s\ntime_zone: America/New_York\nstart_date: 2026-03-09\ntasks: {p: {type: portfolio}}\n"
+    dag = build_dag(text_of(yaml, checker), origin="w.yaml", registry=registry)
+    assert dag.start_date == datetime(2026, 3, 9, 4, tzinfo=UTC)
 
 
 def test_the_examples_become_dags_with_the_real_operators() -> None:

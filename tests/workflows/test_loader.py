@@ -51,6 +51,14 @@ def test_a_sound_file_is_a_workflow_with_its_defaults(checker: Checker) -> None:
     assert workflow.config_hash != one(GOOD.replace("1000", "1001"), checker).workflow.config_hash
 
 
+def test_the_editors_schema_line_is_no_part_of_the_configuration(checker: Checker) -> None:
+    loaded = one("$schema: https://example.com/workflow.json\n" + GOOD, checker)
+    plain = one(GOOD, checker)
+    assert loaded.workflow is not None
+    assert plain.workflow is not None
+    assert loaded.workflow.config == plain.workflow.config
+
+
 ORDER = """\
 id: trade
 symbols: [SPY]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from airflow_ibkr_plugin.hookspecs import TaskType
 from airflow_ibkr_plugin.registry import Registry
 from airflow_ibkr_plugin.workflows.schema import compose
 
@@ -48,6 +50,17 @@ def test_required_parameters_make_parameters_required(schema: dict[str, Any]) ->
     without = {"id": "w", "tasks": {"s": {"type": "signal"}, "p": {"type": "portfolio"}}}
     (error,) = Draft202012Validator(schema).iter_errors(without)
     assert (list(error.absolute_path), error.validator) == (["tasks", "s"], "required")
+
+
+def test_names_are_known_inside_lists(registry: Registry) -> None:
+    prompts = {"type": "array", "items": {"ibkr:names": "prompts"}}
+    several = TaskType(
+        name="several", operator="x:Y", parameters={"type": "object", "properties": {"prompts": prompts}}
+    )
+    schema = compose(replace(registry, task_types={**registry.task_types, "several": several}))
+    for name, fits in (("trend_following", True), ("nothing", False)):
+        tasks = {"s": {"type": "several", "parameters": {"prompts": [name]}}}
+        assert Draft202012Validator(schema).is_valid({"id": "w", "tasks": tasks}) is fits
 
 
 def test_composing_leaves_the_registry_as_it_is(registry: Registry) -> None:
