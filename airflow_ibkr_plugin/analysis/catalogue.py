@@ -20,7 +20,6 @@ def analysts() -> list[AnalystType]:
             factory=_rules,
             parameters=parameters.RULES,
             is_llm=False,
-            needs_prompt=False,
             description="Fixed rules over the bars, offline. Not an LLM; does not look at the picture.",
         ),
         AnalystType(
@@ -28,7 +27,6 @@ def analysts() -> list[AnalystType]:
             factory=_llm,
             parameters=parameters.LLM,
             is_llm=True,
-            needs_prompt=True,
             description="A multimodal LLM through an Airflow connection of type `pydanticai`.",
         ),
     ]

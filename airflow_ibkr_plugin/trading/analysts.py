@@ -76,12 +76,10 @@ class AnalystType:
 
     :param factory: called in the worker, inside execute(); heavy imports belong into it.
     :param is_llm: shown to people; an analyst that is no LLM says so.
-    :param needs_prompt: whether a workflow must name a prompt.
     """
 
     name: str
     factory: Callable[[], Analyst]
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "additionalProperties": False})
     is_llm: bool = False
-    needs_prompt: bool = True
     description: str = ""
