@@ -18,48 +18,49 @@ from airflow_ibkr_plugin.simulator.wire import tables_out as out
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.api.session import Handler, Session
+    from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 
 _BARS_OF = ("TRADES", "MIDPOINT", "BID", "ASK")
 
 
 def market_data(session: Session, values: dict[str, Any]) -> None:
     instrument = quoted_contract(session, values)
-    request, subscriptions, access = values["reqId"], session.subscriptions, session.gateway.access
-    generic = parse_generic(values["genericTicks"], instrument.sec_type)
-    if generic is None:
-        raise invalid(
-            f"Incorrect generic tick list of {values['genericTicks']}.  Legal ones for ({instrument.sec_type}) are: "
-            f"{legal_ones(instrument.sec_type)}"
-        )
-    if values["snapshot"] and generic:
-        raise invalid("Snapshot market data subscription is not applicable to generic ticks")
+    request, subscriptions, paid = values["reqId"], session.subscriptions, values["regulatorySnapshot"]
+    generic = _generic_ticks(values, instrument)
     if request in subscriptions.streams:
         raise Refusal(322, "Error processing request.-'bQ' : cause - Duplicate ticker id")
-    kind = subscriptions.market_data_type
-    takes_delayed = kind in (DELAYED, DELAYED_FROZEN)
     # A regulatory snapshot is paid for by itself and needs no subscription.
-    if not values["regulatorySnapshot"]:
-        if (refusal := access.refusal(instrument, delayed=takes_delayed)) is not None:
-            raise Refusal(*refusal)
-        if (notice := access.notice(instrument, delayed=takes_delayed)) is not None:
-            session.error(request, *notice)
-    stream = QuoteStream(
-        session,
-        request,
-        instrument,
-        kind,
-        generic,
-        only_generic=is_generic_only(values["genericTicks"]),
-        paid=values["regulatorySnapshot"],
-    )
-    if values["snapshot"] or values["regulatorySnapshot"]:
+    if not paid:
+        _check_access(session, request, instrument)
+    kind, only_generic = subscriptions.market_data_type, is_generic_only(values["genericTicks"])
+    stream = QuoteStream(session, request, instrument, kind, generic, only_generic=only_generic, paid=paid)
+    if values["snapshot"] or paid:
         stream.open()
         session.send(out.TICK_SNAPSHOT_END, reqId=request)
         return
-    if access.lines() >= LINES:
+    if session.gateway.access.lines() >= LINES:
         raise Refusal(101, "Max number of tickers has been reached.")
     subscriptions.streams[request] = stream
     stream.open()
+
+
+def _generic_ticks(values: dict[str, Any], instrument: Instrument) -> frozenset[int]:
+    asked, kind = values["genericTicks"], instrument.sec_type
+    generic = parse_generic(asked, kind)
+    if generic is None:
+        raise invalid(f"Incorrect generic tick list of {asked}.  Legal ones for ({kind}) are: {legal_ones(kind)}")
+    if values["snapshot"] and generic:
+        raise invalid("Snapshot market data subscription is not applicable to generic ticks")
+    return generic
+
+
+def _check_access(session: Session, request: int, instrument: Instrument) -> None:
+    access = session.gateway.access
+    delayed = session.subscriptions.market_data_type in (DELAYED, DELAYED_FROZEN)
+    if (refusal := access.refusal(instrument, delayed=delayed)) is not None:
+        raise Refusal(*refusal)
+    if (notice := access.notice(instrument, delayed=delayed)) is not None:
+        session.error(request, *notice)
 
 
 def cancel_market_data(session: Session, values: dict[str, Any]) -> None:
@@ -123,7 +124,7 @@ def tick_by_tick(session: Session, values: dict[str, Any]) -> None:
     session.subscriptions.ticks[request] = feed
 
 
-def _send_earlier(session: Session, instrument: Any, values: dict[str, Any]) -> None:
+def _send_earlier(session: Session, instrument: Instrument, values: dict[str, Any]) -> None:
     """Ticks of before the subscription, which count as a request for historical ones."""
     what, now = KINDS[values["tickType"]], session.gateway.clock.time()
     count = min(values["numberOfTicks"], MAX_TICKS)
