@@ -1,36 +1,28 @@
-"""The trading desk: takes orders, changes and cancels them, and lets them meet the market as time goes on."""
+"""The trading desk: takes orders from clients, and changes and cancels them."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from airflow_ibkr_plugin.simulator.gateway import Gateway
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.market.hours import current, sessions_from
-from airflow_ibkr_plugin.simulator.orders import families, modify
-from airflow_ibkr_plugin.simulator.orders.book import (
-    LIMITED,
-    MANUAL_CLIENT,
-    PRE_SUBMITTED,
-    TRAILING,
-    Order,
-)
+from airflow_ibkr_plugin.simulator.market.hours import sessions_from
+from airflow_ibkr_plugin.simulator.orders import families, modify, trailing
+from airflow_ibkr_plugin.simulator.orders.book import MANUAL_CLIENT, TRAILING, Order
 from airflow_ibkr_plugin.simulator.orders.checks import Refusal, check_place_in_book, check_ticket, rejected
+from airflow_ibkr_plugin.simulator.orders.floor import Floor
 from airflow_ibkr_plugin.simulator.orders.lifecycle import Audience, Lifecycle
-from airflow_ibkr_plugin.simulator.orders.matching import Event, Kind, next_event, trades_extended
+from airflow_ibkr_plugin.simulator.orders.matching import trades_extended
 from airflow_ibkr_plugin.simulator.orders.ticket import PLAIN, Ticket
 from airflow_ibkr_plugin.simulator.orders.whatif import check_funds, closed_warning, preview
 
 _FIRST_PERM_ID = 1_000_000_000
 _PRESET_WARNING = "Order TIF was set to DAY based on order preset."
-_DAY_IS_OVER = "Cancelled by System: the day's session has ended"
-_IOC_IS_OVER = "Cancelled: immediate or cancel, and not filled"
-
-Queue = list[tuple[int, int, Order, Event]]
 
 
 class Desk:
@@ -41,7 +33,7 @@ class Desk:
         self._audience = audience
         self._untransmitted = families.Untransmitted()
         self._lifecycle = Lifecycle(gateway, audience)
-        self._stepped = 0
+        self._floor = Floor(gateway, self._lifecycle)
         #: Whether manual orders get an order id of client 0 as soon as they are placed.
         self.auto_bind = False
         gateway.book.last_perm_id = max(gateway.book.last_perm_id, _FIRST_PERM_ID)
@@ -73,7 +65,7 @@ class Desk:
         ticket = Ticket(MANUAL_CLIENT, 0, instrument, PLAIN | {"account": self._gateway.account} | fields)
         check_ticket(ticket, self._gateway.accounts)
         order = self._enter(ticket, None)
-        self._run([order], self._now)
+        self._floor.run([order])
         return order
 
     def bind(self, orders: Iterable[Order]) -> list[Order]:
@@ -114,7 +106,7 @@ class Desk:
                 10148, f"OrderId {order_id} that needs to be cancelled can not be cancelled, state: {order.status}."
             )
         self._lifecycle.cancel(order, self._gateway.clock.time())
-        self._run([], self._now)
+        self._floor.run([])
         return self._never_transmitted(self._untransmitted.discard(client_id, order_id))
 
     def cancel_all(self) -> list[Ticket]:
@@ -131,64 +123,9 @@ class Desk:
         """Of kept tickets, those that are no change of an order in the book."""
         return [ticket for ticket in tickets if self._gateway.book.get(ticket.client_id, ticket.order_id) is None]
 
-    # --- time ------------------------------------------------------------------------------------
-
-    @property
-    def _now(self) -> int:
-        return int(self._gateway.clock.time())
-
     def step(self) -> None:
-        """Let all working orders meet the market up to the clock's second, in the order of their events."""
-        # An order that comes in between meets its second when it comes.
-        if self._gateway.link.online and self._now != self._stepped:
-            self._stepped = self._now
-            self._run(self._gateway.book.working(), self._stepped)
-
-    def _run(self, orders: list[Order], until: int) -> None:
-        queue: Queue = []
-        fresh = orders + self._lifecycle.take_woken()
-        while fresh or queue:
-            for order in fresh:
-                self._look_on(queue, order, until)
-            fresh = self._lifecycle.take_woken()
-            if queue and not fresh:
-                _, _, order, event = heapq.heappop(queue)
-                # A sibling's fill may have ended it meanwhile.
-                if order.working:
-                    self._happen(order, event)
-                    fresh = [order, *self._lifecycle.take_woken()]
-
-    def _look_on(self, queue: Queue, order: Order, until: int) -> None:
-        """Queue what happens to an order next, if anything does by then."""
-        if not order.working:
-            return
-        first, instrument = order.checked + 1, self._gateway.instrument(order.con_id)
-        # Immediate: the first second that it meets.
-        ioc = order.tif == "IOC" and not order.held
-        event = next_event(self._gateway.market, instrument, order, min(until, first) if ioc else until)
-        if event is not None:
-            heapq.heappush(queue, (event.second, order.perm_id, order, event))
-        elif ioc:
-            self._lifecycle.lapse(order, first, _IOC_IS_OVER)
-        elif self._is_at_exchange(order, until):
-            self._lifecycle.submit(order)
-
-    def _happen(self, order: Order, event: Event) -> None:
-        if event.kind is Kind.TRIGGERED:
-            self._lifecycle.trigger(order)
-        elif event.kind is Kind.EXPIRED:
-            self._lifecycle.lapse(order, event.second, _DAY_IS_OVER)
-        else:
-            self._lifecycle.fill(order, event.second, event.price, min(event.shares, order.remaining))
-            if order.working and order.tif == "IOC":
-                self._lifecycle.lapse(order, event.second, _IOC_IS_OVER)
-
-    def _is_at_exchange(self, order: Order, second: int) -> bool:
-        """Whether an order that nothing has happened to is now shown as working there."""
-        if order.status != PRE_SUBMITTED or order.held or order.waits_for_stop or order.order_type not in LIMITED:
-            return False
-        instrument = self._gateway.instrument(order.con_id)
-        return current(instrument.hours, second, regular=not trades_extended(order)) is not None
+        """Let all working orders meet the market up to the clock's second."""
+        self._floor.step()
 
     # --- taking orders ---------------------------------------------------------------------------
 
@@ -221,7 +158,7 @@ class Desk:
                     refused = refusal
                 else:
                     self._audience.order_error(each.client_id, each.order_id, refusal.code, refusal.message)
-        self._run([order for order in taken.values() if order is not None], self._now)
+        self._floor.run([order for order in taken.values() if order is not None])
         order = taken[ticket.order_id]
         if order is None:
             assert refused is not None
@@ -292,7 +229,7 @@ class Desk:
             ends = (session.bounds(regular)[1] for session in sessions_from(instrument.hours, now))
             order.expires = next((end for end in ends if end > now), None)
         if order.order_type in TRAILING and order.stop_price is None and not order.held:
-            order.trail_extreme = order.trail_extreme or self._gateway.last_price(instrument)
+            trailing.follow(order, instrument, np.array([float(self._gateway.last_price(instrument))]))
 
     def _keep_if_rejected(self, ticket: Ticket, refusal: Refusal) -> None:
         """A new order that the servers reject is listed among the ended ones."""

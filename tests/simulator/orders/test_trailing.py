@@ -78,12 +78,21 @@ def shown(ib: ibi.IB, connect: Any, simulator: SimulatorHandle, client: int) -> 
 
 @pytest.mark.parametrize("terms", [{"auxPrice": 30.0}, {"trailingPercent": 12.0}])
 def test_the_stop_price_is_shown_and_follows_the_market(
-    simulator: SimulatorHandle, ib: ibi.IB, apple: Any, quote: Any, place: Any, connect: Any, terms: dict[str, float]
+    simulator: SimulatorHandle,
+    ib: ibi.IB,
+    apple: Any,
+    quote: Any,
+    place: Any,
+    connect: Any,
+    terms: dict[str, float],
+    wire: list[list[str]],
 ) -> None:
     start = quote(apple).last
     trade = place(ibi.Order(action="SELL", totalQuantity=10, orderType="TRAIL", tif="GTC", **terms))
     assert (trade.orderStatus.status, trade.orderStatus.whyHeld) == ("PreSubmitted", "trigger")
     first = shown(ib, connect, simulator, 21)
+    # Also in the first message.
+    assert str(first.trailStopPrice) in wire[0]
     away = terms.get("auxPrice") or start * terms["trailingPercent"] / 100
     assert first.trailStopPrice == pytest.approx(start - away, abs=0.01)
     assert first.auxPrice == terms.get("auxPrice", 0.0)
