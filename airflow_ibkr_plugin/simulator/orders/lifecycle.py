@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import Protocol
 
 from airflow_ibkr_plugin.simulator.account.commissions import order_commission
@@ -124,16 +124,16 @@ class Lifecycle:
         self._audience.order_changed(order, execution)
         self._audience.commissioned(execution)
         self._audience.books_changed(order.con_id)
-        self._tell_group(order, second, order.remaining / before)
+        self._tell_group(order, second, before)
         if not order.remaining:
             self._wake_children(order, second)
 
     # --- orders tied to it -----------------------------------------------------------------------
 
-    def _tell_group(self, order: Order, second: int, left: Decimal) -> None:
-        """The others of an OCA group after a fill that left that part of the order."""
+    def _tell_group(self, order: Order, second: int, before: Decimal) -> None:
+        """The others of an OCA group after a fill; `before` is what had remained of the order until then."""
         for other in self._gateway.book.group(order):
-            remaining = (other.remaining * left).to_integral_value(ROUND_FLOOR)
+            remaining = other.remaining * order.remaining // before
             if order.oca_type == OCA_CANCEL or not remaining:
                 self._end_cancelled(other, second, "Cancelled by System: its OCA group has filled")
                 self._audience.order_error(other.client_id, other.order_id, 202, CANCELLED_TEXT)

@@ -45,6 +45,19 @@ def test_a_partial_fill_cancels_or_reduces_the_others(
         assert (other.order.totalQuantity, other.orderStatus.status) == (left, "Submitted")
 
 
+def test_orders_of_one_size_keep_one_size(
+    simulator: SimulatorHandle, ib: ibi.IB, coke: Any, quote: Any, place: Any, until: Any
+) -> None:
+    """Sevenths have no last decimal."""
+    low = round(quote(coke).bid - 9, 2)
+    other = place(ibi.LimitOrder("BUY", 7000, low, tif="GTC", ocaGroup="g", ocaType=2), coke)
+    first = place(ibi.LimitOrder("BUY", 7000, round(low + 20, 2), tif="GTC", ocaGroup="g", ocaType=2), coke)
+    until(lambda: other.orderStatus.remaining == 2000)
+    simulator.control("clock", advance=1)
+    until(lambda: first.isDone() and other.isDone())
+    assert (first.orderStatus.status, other.orderStatus.status) == ("Filled", "Cancelled")
+
+
 def test_a_cancel_by_the_trader_cancels_the_group(ib: ibi.IB, place: Any, until: Any, seen: Seen) -> None:
     first, second = (place(ibi.LimitOrder("BUY", 10, 1.0, ocaGroup="g", ocaType=1)) for _ in range(2))
     ib.cancelOrder(first.order)
