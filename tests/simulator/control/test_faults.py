@@ -9,7 +9,10 @@ from typing import Any
 
 import ib_insync as ibi
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from airflow_ibkr_plugin.simulator.control.order_news import REORDERINGS
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 
 OPEN_ORDER, ORDER_STATUS, EXEC_DETAILS, COMMISSION, COMPLETED = "5", "3", "11", "59", "101"
@@ -348,3 +351,43 @@ def test_an_order_that_somebody_enters_in_tws(simulator: SimulatorHandle, ib: ib
 def test_a_manual_order_that_cannot_be(simulator: SimulatorHandle, changes: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         simulator.control("manual_order", **{"symbol": "AAPL", "action": "BUY", "quantity": 10, "limit": 1.0} | changes)
+
+
+NEWS_FAULTS: list[tuple[str, dict[str, Any]]] = [
+    ("missing_acknowledgement", {}),
+    ("duplicate_status", {"count": 3}),
+    *(("reorder", {"how": how}) for how in REORDERINGS),
+    ("second_perm_id", {}),
+    ("unnamed_fill", {}),
+    ("delay", {"messages": ["orderStatus", "execDetails"], "seconds": 0.02, "count": 2, "keep_order": False}),
+    ("delay", {"messages": ["openOrder"], "seconds": 0.02, "count": 2}),
+    ("roll_back_ids", {"by": 1, "client": 2}),
+]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(armed=st.lists(st.sampled_from(NEWS_FAULTS), max_size=5))
+def test_faults_change_what_is_told_and_not_what_is(
+    simulator: SimulatorHandle, connect: Any, armed: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """Whatever news of an order is lost or garbled: the broker has the order, and says so when it is asked."""
+    ref = f"try-{simulator.control('status')['orders']}"
+    trader = connect(simulator, 1)
+    for name, details in armed:
+        simulator.control(name, **details)
+    buy(trader, f"{ref}-filled")
+    resting = rest(trader, f"{ref}-rests")
+    trader.reqCurrentTime()
+    simulator.control("disarm")
+    trader.disconnect()
+    asker = connect(simulator, 1)
+    is_ours = [order for order in simulator.control("orders")["orders"] if order["order_ref"].startswith(f"{ref}-")]
+    assert [(order["status"], order["filled"]) for order in is_ours] == [("Filled", "10"), ("Submitted", "0")]
+    assert f"{ref}-rests" in [trade.order.orderRef for trade in asker.openTrades()]
+    done = [trade.order.permId for trade in asker.reqCompletedOrders(False) if trade.order.orderRef == f"{ref}-filled"]
+    assert len(done) == 1
+    assert [fill.execution.shares for fill in asker.fills() if fill.execution.permId == done[0]] == [10]
+    asker.cancelOrder(resting.order)
+    asker.reqCurrentTime()
+    asker.disconnect()
+    assert simulator.control("orders", order_ref=f"{ref}-rests")["orders"][0]["status"] == "Cancelled"
