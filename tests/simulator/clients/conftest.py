@@ -25,7 +25,11 @@ _HERE = Path(__file__).parent
 sys.path[:0] = [str(_HERE), str(_HERE.parents[2])]
 
 _IS_IBAPI = importlib.util.find_spec("ibapi") is not None
-collect_ignore = ["test_decoding_insync.py"] if _IS_IBAPI else ["test_decoding_ibapi.py", "test_requests_ibapi.py"]
+collect_ignore = (
+    ["test_decoding_insync.py", "test_requests_insync.py"]
+    if _IS_IBAPI
+    else ["test_decoding_ibapi.py", "test_requests_ibapi.py"]
+)
 if _IS_IBAPI:
     from driver_ibapi import IbapiDriver as TheDriver
 else:

@@ -10,7 +10,11 @@ T = TypeVar("T")
 
 
 class ConnectionRefused(Exception):
-    """The gateway did not let the client in."""
+    """The gateway did not let the client in; `codes` are those of the errors that it gave."""
+
+    def __init__(self, errors: list[tuple[int, int, str]]) -> None:
+        self.codes = [code for _, code, _ in errors]
+        super().__init__(errors)
 
 
 @dataclass(frozen=True, kw_only=True)

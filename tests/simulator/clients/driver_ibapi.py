@@ -88,7 +88,7 @@ class IbapiDriver:
         self._thread.start()
         self.until(lambda: self.app.heard["nextValidId"] or not self.connected)
         if not self.connected:
-            raise ConnectionRefused(str(self.errors))
+            raise ConnectionRefused(self.errors)
         self._order_ids = itertools.count(self.app.heard["nextValidId"][0][0])
 
     def disconnect(self) -> None:

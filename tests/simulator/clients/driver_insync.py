@@ -38,7 +38,7 @@ class InsyncDriver:
         try:
             self.ib.connect("127.0.0.1", port, clientId=client_id, timeout=4)
         except (TimeoutError, ConnectionError) as error:
-            raise ConnectionRefused(str(error)) from error
+            raise ConnectionRefused(self.errors) from error
 
     def disconnect(self) -> None:
         self.ib.disconnect()

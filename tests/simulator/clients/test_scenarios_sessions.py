@@ -9,8 +9,9 @@ from driver import ConnectionRefused, Driver, Wanted
 
 
 def test_a_client_id_in_use_is_refused_with_326(client: Driver, connect: Any, client_id: int) -> None:
-    with pytest.raises(ConnectionRefused):
+    with pytest.raises(ConnectionRefused) as refused:
         connect(client_id)
+    assert 326 in refused.value.codes
     assert client.server_time() > 0
 
 
