@@ -75,10 +75,7 @@ class Entrance:
         for session in self._clients.started:
             session.error(-1, *LOST)
         self._clients.drop("the gateway is logged out")
-        self._link.login = how
-        self._logged_in.clear()
-        if how is not Login.CLOSE:
-            self.close()
+        self._leave(how)
 
     async def log_in(self) -> None:
         """A person logs in.
@@ -99,22 +96,22 @@ class Entrance:
             await self.log_in()
         await self._logged_in.wait()
 
-    async def restart(self, seconds: float) -> None:
+    async def restart(self, seconds: float, *, second_factor: bool = False) -> None:
         """Drop all connections, be away for that many real seconds, and then be logged in: IBC's RESTART, and each
         night's. A gateway that waits for a second factor goes on waiting.
 
+        :param second_factor: the login after it wants one, as once a week.
         :raises ConfigError: see :meth:`open`.
         """
         self._clients.drop("the gateway restarts")
         self._clients.free_stuck()
-        if self._link.login is Login.SECOND_FACTOR:
+        if second_factor or self._link.login is Login.SECOND_FACTOR:
+            self._leave(Login.SECOND_FACTOR)
             return
         if not seconds:
             await self.log_in()
             return
-        self.close()
-        self._link.login = Login.RESTARTING
-        self._logged_in.clear()
+        self._leave(Login.RESTARTING)
         self._return = asyncio.get_running_loop().call_later(seconds, self._come_back)
 
     def restart_is_due(self) -> bool:
@@ -126,6 +123,12 @@ class Entrance:
         due = self._looked <= now and _next(at, self._looked) <= now
         self._looked = now
         return due
+
+    def _leave(self, how: Login) -> None:
+        self._link.login = how
+        self._logged_in.clear()
+        if how is not Login.CLOSE:
+            self.close()
 
     def _come_back(self) -> None:
         self._return = None

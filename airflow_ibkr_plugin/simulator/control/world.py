@@ -119,7 +119,7 @@ async def _login(simulator: Simulator, values: dict[str, Any]) -> Answer:
 
 
 async def _restart(simulator: Simulator, values: dict[str, Any]) -> Answer:
-    await simulator.entrance.restart(values["seconds"])
+    await simulator.entrance.restart(values["seconds"], second_factor=values["second_factor"])
     return {"login": simulator.gateway.link.login.value}
 
 
@@ -194,6 +194,9 @@ WORLD = (
         "the nightly restart: connections drop, the port is closed for a while; orders stay",
         {"seconds": 5},
         _restart,
-        (Field("seconds", number(0, MAX_SECONDS), "real seconds until the port is open again", 0.0),),
+        (
+            Field("seconds", number(0, MAX_SECONDS), "real seconds until the port is open again", 0.0),
+            Field("second_factor", flag(), "the login after it waits for a person, as once a week", False),
+        ),
     ),
 )

@@ -67,8 +67,12 @@ def test_versions(simulator: SimulatorHandle, raw: Any, versions: str, expected:
 
 
 @pytest.mark.parametrize(("rate", "survives"), [(50, False), (0, True)])
-def test_a_flood_ends_the_connection_unless_the_meter_is_off(start: Any, raw: Any, rate: int, survives: bool) -> None:
-    client = raw(start(message_rate=rate), 1)
+def test_a_flood_ends_the_connection_unless_the_meter_is_off(
+    start: Any, raw: Any, rate: int, survives: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "airflow_ibkr_plugin.simulator")
+    simulator = start(message_rate=rate)
+    client, bystander = raw(simulator, 1), raw(simulator, 2)
     client.until(9)
     client.socket.sendall(frame(["49", "1"]) * 500)
     numbers = [client.read()[0] for _ in range(3)]  # the farm notices
@@ -76,3 +80,6 @@ def test_a_flood_ends_the_connection_unless_the_meter_is_off(start: Any, raw: An
     answers = [client.read() for _ in range(500)]
     assert (answers.count([]) == 0) is survives
     assert any(answer[2:4] == ["-1", "100"] for answer in answers if answer) is not survives
+    assert ("closed: more than 50 messages a second" in caplog.text) is not survives
+    bystander.send(49, 1)
+    assert bystander.until(49)

@@ -248,6 +248,20 @@ def test_a_restart_drops_the_clients_and_keeps_the_orders(
     assert [trade.order.orderRef for trade in again.openTrades()] == ["stays"]
 
 
+def test_a_restart_that_wants_a_second_factor_waits_for_a_person(
+    simulator: SimulatorHandle, ib: ibi.IB, connect: Any, until: Any
+) -> None:
+    seen = errors(ib)
+    assert simulator.control("restart", second_factor=True)["login"] == "second_factor"
+    with pytest.raises(ConnectionError):
+        until(lambda: False)
+    assert 1100 not in [code for _, code, _ in seen]
+    simulator.control("restart")
+    assert refused(simulator)
+    simulator.control("login")
+    assert connect(simulator).isConnected()
+
+
 def test_a_restarted_gateway_comes_back_by_itself(simulator: SimulatorHandle, connect: Any, until: Any) -> None:
     simulator.control("restart", seconds=0.3)
     until(lambda: simulator.control("status")["login"] == "valid")
