@@ -86,6 +86,11 @@ def test_only_the_end_of_the_log() -> None:
     assert f"Last {TAIL_LINES} lines of the log:\nline {100 - TAIL_LINES}\n" in body
 
 
+def test_empty_lines_are_no_end_of_a_log() -> None:
+    assert message(log_tail="first\nlast\n \n\n").body().endswith("Last 2 lines of the log:\nfirst\nlast")
+    assert "of the log" not in message(log_tail=" \n\n").body()
+
+
 def test_links_that_exist() -> None:
     assert "MLflow" not in message().body()
     assert "MLflow: http://mlflow/1" in message(mlflow_url="http://mlflow/1").body()
