@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.crosses import CrossDays
 from airflow_ibkr_plugin.simulator.market.days import DayBar, Days, hash_of
 from airflow_ibkr_plugin.simulator.market.hours import Session, sessions_back
 
@@ -138,11 +139,14 @@ class Market:
                 self._paths.move_to_end(key)
                 return self._paths[key]
         # A split changes the scale of a path and nothing else.
-        bar = self._days[instrument.con_id].bar(session.day)
+        days = self._days[instrument.con_id]
+        bar = days.bar(session.day)
         if bar is None:
             return np.empty(0)
         random = np.random.RandomState(hash_of(str(instrument.con_id), session.day.isoformat(), part, repr(bar)))
-        if part == "regular":
+        if isinstance(days, CrossDays):
+            path = days.path(bar, *(self._part(pair, session, part) for pair in days.pairs))
+        elif part == "regular":
             path = _walk_within(bar, session.traded, tick, random)
             if session.pause is not None:
                 # Nothing trades in the break: the price before it stands still.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from airflow_ibkr_plugin.simulator.account.margin import currency_margin, stock_
 from airflow_ibkr_plugin.simulator.account.money import ZERO, cents, decimals
 from airflow_ibkr_plugin.simulator.account.values import account_values
 from airflow_ibkr_plugin.simulator.market.catalogue import synthetic
+from airflow_ibkr_plugin.simulator.market.hours import sessions_back
 
 from .conftest import START, Trade
 
@@ -129,22 +132,27 @@ def test_rates_are_those_of_the_pairs(euro_account: Account) -> None:
     assert abs(gateway.rate("CAD") - 1 / last("USD", "CAD") / last("EUR", "USD")) <= near
 
 
-def test_crosses_agree_with_the_pairs_that_they_are_made_of(euro_account: Account) -> None:
-    gateway = euro_account.gateway
+CROSSES = [
+    (("EUR", "GBP"), ("EUR", "USD"), ("GBP", "USD"), True),
+    (("EUR", "CHF"), ("EUR", "USD"), ("USD", "CHF"), False),
+    (("EUR", "JPY"), ("EUR", "USD"), ("USD", "JPY"), False),
+]
 
-    def close(base: str, quote: str) -> float:
-        pair = gateway.catalogue.pair(base, quote)
-        assert pair is not None
-        session = pair.hours.session(gateway.today)
-        assert session is not None
-        bar = gateway.market.day_bar(pair, session.day)
+
+@pytest.mark.parametrize(("cross", "first", "second", "divides"), CROSSES)
+def test_a_cross_is_what_its_pairs_imply_but_for_extremes(
+    euro_account: Account, cross: tuple[str, str], first: tuple[str, str], second: tuple[str, str], divides: bool
+) -> None:
+    market, near = euro_account.gateway.market, []
+    instruments = [INSTRUMENTS[euro_account.con_id(*pair)] for pair in (cross, first, second)]
+    for session in itertools.islice(sessions_back(instruments[0].hours, 1_795_000_000, regular=True), 10):
+        made, base, other = (market.path(one, session, session.open, session.close) for one in instruments)
+        bar = market.day_bar(instruments[0], session.day)
         assert bar is not None
-        assert bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high
-        return bar.close
-
-    assert close("EUR", "GBP") == pytest.approx(close("EUR", "USD") / close("GBP", "USD"), abs=0.00005)
-    assert close("EUR", "CHF") == pytest.approx(close("EUR", "USD") * close("USD", "CHF"), abs=0.00005)
-    assert close("EUR", "JPY") == pytest.approx(close("EUR", "USD") * close("USD", "JPY"), abs=0.005)
+        assert (made[0], made.max(), made.min(), made[-1]) == (bar.open, bar.high, bar.low, bar.close)
+        implied = base / other if divides else base * other
+        near.append(np.abs(made - implied) <= float(instruments[0].min_tick))
+    assert np.mean(near) > 0.9
 
 
 @pytest.mark.parametrize(
