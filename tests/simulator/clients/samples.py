@@ -18,22 +18,22 @@ _SPECIAL: dict[tuple[str, str], tuple[object, ...]] = {
     ("date", "str"): ("20261120",),
     ("completedTime", "str"): ("20261120 11:00:00 US/Eastern",),
     ("tickType", "int"): (1,),
-    ("kind", "int"): (1, 2, 3, 4),
+    ("kind", "int"): (1, 2),
 }
 #: How many entries lists have in the variants of :func:`full`.
 VARIANTS = range(4)
 
 
 def _server_messages() -> dict[str, Message]:
+    """The messages that are no requests, by the names that they have in the modules of tables."""
     tables = (module.name for module in pkgutil.iter_modules(wire.__path__) if module.name.startswith("tables_"))
-    declared = (
-        value
-        for name in tables
-        for value in vars(importlib.import_module(f"{wire.__name__}.{name}")).values()
-        if isinstance(value, Message)
-    )
     requests = set(REQUESTS.values())
-    return {message.name: message for message in declared if message not in requests}
+    return {
+        name: value
+        for table in tables
+        for name, value in vars(importlib.import_module(f"{wire.__name__}.{table}")).items()
+        if isinstance(value, Message) and value not in requests
+    }
 
 
 SERVER_MESSAGES = _server_messages()

@@ -16,6 +16,7 @@ from samples import SERVER_MESSAGES, VARIANTS, full, least
 
 from airflow_ibkr_plugin.simulator.wire.codec import decode, encode
 from airflow_ibkr_plugin.simulator.wire.fields import Message
+from airflow_ibkr_plugin.simulator.wire.tables_out import CONTRACT_DETAILS, ERROR
 
 #: The older library knows no gate of the ones the simulator has; the newer one is decoded with at each of them.
 VERSIONS = range(157, min(server_versions.MAX_CLIENT_VER, 176) + 1)
@@ -90,13 +91,13 @@ def test_every_field_is_taken_as_what_it_is(message: Message, version: int) -> N
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_text_beyond_ascii_arrives(version: int) -> None:
-    details = least(SERVER_MESSAGES["contractDetails"]) | {"longName": "Münchener Rück"}
-    [(_, heard)] = decoded(SERVER_MESSAGES["contractDetails"], details, version)
+    details = least(CONTRACT_DETAILS) | {"longName": "Münchener Rück"}
+    [(_, heard)] = decoded(CONTRACT_DETAILS, details, version)
     assert heard["contractDetails"].longName == "Münchener Rück"
-    [(_, heard)] = decoded(SERVER_MESSAGES["error"], {"id": 1, "code": 200, "message": "kein Geld: 5 €"}, version)
+    [(_, heard)] = decoded(ERROR, {"id": 1, "code": 200, "message": "kein Geld: 5 €"}, version)
     assert heard["errorString"] == "kein Geld: 5 €"
 
 
 def test_no_message_is_unknown_to_the_library() -> None:
     """historicalSchedule came with version 165; at 157 nothing can ask for one."""
-    assert SERVER_MESSAGES.keys() - KNOWN.keys() == ({"historicalSchedule"} if max(VERSIONS) < 165 else set())
+    assert SERVER_MESSAGES.keys() - KNOWN.keys() == ({"HISTORICAL_SCHEDULE"} if max(VERSIONS) < 165 else set())
