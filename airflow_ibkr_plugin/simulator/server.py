@@ -114,7 +114,7 @@ class Simulator:
             port.close()
         self.clients.drop("the simulator stops")
         self._worker.shutdown(wait=False, cancel_futures=True)
-        if self.gateway.store is not None and self.failure is None:
+        if self.gateway.store is not None and not isinstance(self.failure, StoreError):
             self.gateway.store.close()
         # One turn of the loop, in which the transports close.
         await asyncio.sleep(0)
@@ -220,7 +220,11 @@ class Simulator:
                 session.push(session.subscriptions.tick)
 
     def _ended(self, ticker: asyncio.Task[None]) -> None:
-        if not ticker.cancelled() and (error := ticker.exception()) is not None:
+        if ticker.cancelled() or (error := ticker.exception()) is None:
+            return
+        if isinstance(error, ConfigError):  # the API port cannot be opened again after the nightly restart
+            self._fail(error)
+        else:
             log.error("the market has stopped", exc_info=error)
             self._fail(BrokerError(f"The market has stopped: {error!r}.", remedy="Report this as a defect."))
 

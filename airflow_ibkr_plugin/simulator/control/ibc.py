@@ -10,6 +10,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from airflow_ibkr_plugin.errors import ConfigError
+
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.server import Simulator
 
@@ -32,8 +34,11 @@ class CommandServer:
                 command = line.decode("ascii", "replace").rstrip("\r\n")
                 if command.strip():
                     log.info("IBC command: %r", command[:40])
-                    if await self._execute(command.upper(), channel):
-                        break
+                    try:
+                        if await self._execute(command.upper(), channel):
+                            break
+                    except ConfigError as error:  # the API port cannot be opened again
+                        await channel.say("ERROR", str(error))
                 await channel.prompt()
         except (ConnectionError, ValueError) as error:
             # ValueError: a line longer than the reader's limit.

@@ -291,3 +291,15 @@ def test_a_gateway_that_restarts_each_night(start: Callable[..., SimulatorHandle
     simulator.control("clock", advance=24 * 3600)
     with pytest.raises(ConnectionError):
         until(lambda: False)
+
+
+def test_a_nightly_restart_that_finds_its_port_taken_ends_the_simulator(
+    start: Callable[..., SimulatorHandle], caplog: pytest.LogCaptureFixture
+) -> None:
+    simulator = start(restart_at=time(23, 45))
+    simulator.control("logout", mode="refuse")
+    with socket.create_server(("127.0.0.1", simulator.port)):
+        simulator.control("clock", set="2026-11-21T04:45:00+00:00")
+        simulator.join(20)
+    assert f"Port {simulator.port} on 127.0.0.1 is taken" in caplog.text
+    assert "the market has stopped" not in caplog.text

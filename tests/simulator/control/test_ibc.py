@@ -131,6 +131,14 @@ def test_a_second_factor_it_cannot_enter(simulator: SimulatorHandle, connect: An
     assert connect(simulator).isConnected()
 
 
+def test_a_port_that_was_taken_meanwhile_is_said(simulator: SimulatorHandle) -> None:
+    simulator.control("logout", mode="refuse")
+    with socket.create_server(("127.0.0.1", simulator.port)):
+        answer = ask(simulator, "RECONNECTACCOUNT")
+    assert answer[0].startswith(f"ERROR Port {simulator.port} on 127.0.0.1 is taken")
+    assert ask(simulator, "RECONNECTACCOUNT") == ["OK "]
+
+
 def test_a_restart_takes_as_long_as_configured(start: Any, connect: Any) -> None:
     simulator = start(ibc_port=0, restart_seconds=3600)
     assert ask(simulator, "RESTART") == ["OK RESTART in progress"]
