@@ -131,7 +131,7 @@ def test_the_alert_arrives_and_says_it_all(database: Database, httpserver: HTTPS
         assert part in text
     with database.read() as session:
         (of_run,) = [row for row in Failures(session).for_run(DAG, RUN) if not row.task_id]
-    assert of_run.error_type == "task_failure"
+    assert (of_run.error_type, of_run.log_url) == ("task_failure", "http://airflow/run")
 
 
 def test_without_a_target_it_stays_stored(database: Database) -> None:
@@ -149,6 +149,8 @@ def test_the_same_failure_alerts_once_and_a_new_one_again(database: Database) ->
     fail(database, OrderRejected("no again"), try_number=4)
     call(database)
     assert len(bodies(database)) == 2
+    with database.read() as session:
+        assert len([row for row in Failures(session).for_run(DAG, RUN) if not row.task_id]) == 2
 
 
 def test_killed_before_any_task_could_tell(database: Database) -> None:

@@ -98,12 +98,12 @@ def test_back_off_doubles_up_to_an_hour() -> None:
 )
 def test_the_severity_arrives(database: Database, httpserver: HTTPServer, severity: Severity, kind: str) -> None:
     httpserver.expect_request("/alerts", method="POST").respond_with_data("")
-    message = AlertMessage(severity=severity, title="t", summary="s")
+    message = AlertMessage(severity=severity, title="t", summary="1 < 2 & <b>3</b>")
     with database.write() as session:
         enqueue(session, message, dedupe_key="k", strategy="s", dag_id="d", run_id="r", at=NOW)
     deliver_due(database, [f"json://127.0.0.1:{httpserver.port}/alerts"], now=NOW)
     ((request, _),) = httpserver.log
-    assert (request.get_json()["type"], request.get_json()["message"]) == (kind, "s")
+    assert (request.get_json()["type"], request.get_json()["message"]) == (kind, "1 < 2 & <b>3</b>")
 
 
 def test_while_one_sends_an_alert_nobody_else_takes_it_up_for_two_minutes(
@@ -168,11 +168,19 @@ def test_one_target_of_two_fails(
     assert receiver.titles == ["Run failed"]
 
 
-def test_an_invalid_url_is_named_without_its_secrets(database: Database, receiver: Receiver) -> None:
+def test_every_invalid_url_is_named_without_its_secrets(
+    database: Database, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
     store(database)
-    result = deliver_due(database, ["nosuch://s3cret@host", receiver.url], now=NOW)
+    with caplog.at_level(logging.ERROR):
+        result = deliver_due(database, ["nosuch://s3cret@host", receiver.url, "s3cret"], now=NOW)
     assert result.delivered == 1
-    assert result.error == "alert URL number 1 (nosuch://...) is not a valid Apprise URL"
+    faults = [
+        "alert URL number 1 (nosuch://...) is not a valid Apprise URL",
+        "alert URL number 3 (no scheme://...) is not a valid Apprise URL",
+    ]
+    assert result.error == "; ".join(faults)
+    assert [record.getMessage() for record in caplog.records] == [f"alerts: {fault}" for fault in faults]
 
 
 def test_with_only_invalid_urls_the_alert_waits(database: Database) -> None:

@@ -24,7 +24,13 @@ def test_a_taken_port_is_named_with_the_variable_that_changes_it() -> None:
 def test_ports_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_PORT", "8181")
     assert Ports.from_environment() == Ports(airflow=8181)
-    monkeypatch.setenv("AIRFLOW_PORT", "80 80")
+    monkeypatch.setenv("AIRFLOW_PORT", "65535")
+    assert Ports.from_environment() == Ports(airflow=65535)
+
+
+@pytest.mark.parametrize("text", ["80 80", "0", "65536", "-1"])
+def test_what_is_no_port_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("AIRFLOW_PORT", text)
     with pytest.raises(ConfigError, match="AIRFLOW_PORT"):
         Ports.from_environment()
 

@@ -37,6 +37,10 @@ def test_alerts_wait_and_go(database: Database, now: datetime) -> None:
         stored = {key: session.get_one(AlertRow, row.id) for key, row in (("a", first), ("b", second))}
     assert (stored["a"].delivered_at, stored["a"].attempts) == (now, 1)
     assert (stored["b"].last_error, stored["b"].attempts, stored["b"].delivered_at) == ("refused", 1, None)
+    with database.write() as session:
+        Alerts(session).delivered(second.id, now + MINUTE)
+        row = session.get_one(AlertRow, second.id)
+        assert (row.last_error, row.attempts, row.delivered_at) == ("", 2, now + MINUTE)
 
 
 def test_two_deliverers_never_claim_the_same_alert(database: Database, race: Any, now: datetime) -> None:
@@ -82,6 +86,10 @@ def test_records_go_in_order(database: Database, now: datetime) -> None:
         (1, "gone", None),
         (1, "", now),
     ]
+    with database.write() as session:
+        TrackingOutbox(session).sent([rows[1].id], now + MINUTE)
+        row = session.get_one(TrackingRow, rows[1].id)
+        assert (row.attempts, row.last_error, row.sent_at) == (2, "", now + MINUTE)
 
 
 def test_runs_wait_by_their_first_record(database: Database, now: datetime) -> None:
