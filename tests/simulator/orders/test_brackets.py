@@ -145,6 +145,19 @@ def test_a_held_child_never_fills_without_its_parent(
     assert held([profit, loss]) == ["child", "child,trigger"]
 
 
+def test_an_immediate_child_has_the_second_in_which_its_parent_fills(
+    simulator: SimulatorHandle, apple: Any, quote: Any, place: Any, until: Any
+) -> None:
+    """The clock jumps over that second, and over many in which the child's price is met."""
+    last = quote(apple).last
+    parent = place(ibi.LimitOrder("BUY", 1, round(last - 0.5, 2), tif="GTC"))
+    child = place(ibi.LimitOrder("SELL", 1, round(last + 0.3, 2), tif="IOC", parentId=parent.order.orderId))
+    assert child.orderStatus.whyHeld == "child"
+    simulator.control("clock", advance=30 * 86400)
+    until(lambda: parent.isDone() and child.isDone())
+    assert statuses([parent, child]) == ["Filled", "Cancelled"]
+
+
 def test_a_child_of_nothing_is_refused(ib: ibi.IB, apple: Any, place: Any, until: Any, seen: Seen) -> None:
     lost = ib.placeOrder(apple, ibi.LimitOrder("BUY", 1, 1.0, tif="DAY", parentId=4711))
     until(lambda: (lost.order.orderId, 135) in seen)

@@ -238,8 +238,15 @@ def test_order_ids(
     until(lambda: (number, 103) in seen)
     assert simulator.control("status")["orders"] == 1
     ib.disconnect()
-    assert raw(simulator, 1).until(9)[-1] == str(number + 1)
+    again = raw(simulator, 1)
+    assert again.until(9)[-1] == str(number + 1)
     assert raw(simulator, 2).until(9)[-1] == "1"
+
+
+def test_an_id_below_a_used_one_is_used_up(ib: ibi.IB, apple: Any, place: Any, until: Any, seen: Seen) -> None:
+    place(ibi.MarketOrder("BUY", 1, orderId=100))
+    ib.client.placeOrder(99, apple, ibi.MarketOrder("BUY", 1, tif="DAY"))
+    until(lambda: (99, 103) in seen)
 
 
 def test_forex_moves_both_currencies(ib: ibi.IB, place: Any, until: Any) -> None:

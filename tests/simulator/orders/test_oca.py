@@ -102,3 +102,17 @@ def test_a_group_cannot_be_changed(ib: ibi.IB, apple: Any, place: Any, until: An
 def test_an_unknown_type_is_refused(ib: ibi.IB, apple: Any, until: Any, seen: Seen) -> None:
     trade = ib.placeOrder(apple, ibi.LimitOrder("BUY", 1, 1.0, tif="DAY", ocaGroup="g", ocaType=4))
     until(lambda: (trade.order.orderId, 321) in seen)
+
+
+def test_a_filled_group_stays_closed_after_a_restart(start: Any, connect: Any, tmp_path: Any, until: Any) -> None:
+    codes: list[int] = []
+    for order in (ibi.MarketOrder("BUY", 1), ibi.LimitOrder("BUY", 1, 1.0)):
+        handle = start(state=tmp_path / "state.db")
+        ib = connect(handle, 1)
+        ib.errorEvent += lambda request, code, text, contract: codes.append(code)
+        order.tif, order.ocaGroup, order.ocaType = "DAY", "g", 1
+        trade = ib.placeOrder(ib.qualifyContracts(ibi.Stock("AAPL", "SMART", "USD"))[0], order)
+        until(trade.isDone)
+        ib.disconnect()
+        handle.stop()
+    assert codes == [201]

@@ -143,6 +143,14 @@ def test_a_parent_that_ends_partly_filled_leaves_children_of_that_size(
     assert (loss.orderStatus.whyHeld, loss.orderStatus.remaining) == ("trigger", 5000)
 
 
+def test_nothing_is_attached_to_a_partly_filled_order(
+    ib: ibi.IB, coke: Any, place: Any, until: Any, seen: Seen
+) -> None:
+    parent = place(ibi.MarketOrder("BUY", 12_000), coke)
+    late = ib.placeOrder(coke, ibi.LimitOrder("SELL", 1, 999.0, tif="DAY", parentId=parent.order.orderId))
+    until(lambda: (late.order.orderId, 201) in seen)
+
+
 @pytest.mark.parametrize("quantity", [1, 100, 5000])
 def test_small_orders_fill_whole_and_at_once(ib: ibi.IB, coke: Any, place: Any, quantity: int) -> None:
     trade = place(ibi.MarketOrder("BUY", quantity), coke)
