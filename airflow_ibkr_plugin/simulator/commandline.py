@@ -47,6 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": 0.0,
         "help": "real seconds for which the API port is closed during a restart (default %(default)g)",
     },
+    "--tif-notice": {"action": "store_true", "help": "10349 for orders without a time in force"},
     "--ibc-verbose": {"action": "store_true", "help": "IBC writes a prompt and INFO lines"},
     "--message-rate": {
         "type": int,
@@ -107,6 +108,7 @@ def _options(args: argparse.Namespace) -> Options:
         restart_at=_time_of_day(args.restart_at) if args.restart_at else None,
         restart_seconds=_seconds(args.restart_seconds),
         ibc_verbose=args.ibc_verbose,
+        tif_notice=args.tif_notice,
     )
 
 

@@ -43,6 +43,7 @@ class Options:
     :param message_rate: messages a second that a client may send; 0: any number.
     :param restart_at: New York time of the nightly restart; None: there is none.
     :param restart_seconds: real seconds for which the API port is closed during a restart.
+    :param tif_notice: an order without a time in force is answered by 10349, as by gateways since the end of 2025.
     :param ibc_verbose: the IBC command server writes a prompt and INFO lines.
     """
 
@@ -60,6 +61,7 @@ class Options:
     restart_at: time | None = None
     restart_seconds: float = 0.0
     ibc_verbose: bool = False
+    tif_notice: bool = False
     cash: Mapping[str, Decimal] | None = None
     base_currency: str = "USD"
 

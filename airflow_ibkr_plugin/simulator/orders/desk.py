@@ -196,7 +196,7 @@ class Desk:
         if order.is_manual and self.auto_bind:
             gateway.book.bind(order)
             self._audience.bound(order)
-        if not ticket.fields["tif"]:
+        if gateway.options.tif_notice and not ticket.fields["tif"]:
             self._audience.order_error(order.client_id, order.order_id, 10349, _PRESET_WARNING)
         self._begin(order)
         self._lifecycle.accept(order)
