@@ -164,6 +164,21 @@ def test_trail_limit(simulator: SimulatorHandle, ib: ibi.IB, apple: Any, quote: 
     assert (second.lmtPriceOffset, second.auxPrice) == (0.05, 20.0)
 
 
+@pytest.mark.parametrize(("action", "sign"), [("BUY", 1), ("SELL", -1)])
+def test_a_limit_price_gives_the_offset_from_the_first_stop(
+    simulator: SimulatorHandle, ib: ibi.IB, quote: Any, apple: Any, place: Any, connect: Any, action: str, sign: int
+) -> None:
+    stop = round(quote(apple).last + sign * 20, 2)
+    place(
+        ibi.Order(action=action, totalQuantity=10, orderType="TRAIL LIMIT", tif="GTC", auxPrice=20.0,
+                  trailStopPrice=stop, lmtPrice=round(stop + sign * 0.25, 2)),
+    )  # fmt: skip
+    simulator.control("clock", advance=4 * 3600)
+    later = shown(ib, connect, simulator, 21)
+    assert later.lmtPriceOffset == 0.25
+    assert later.lmtPrice == pytest.approx(later.trailStopPrice + sign * 0.25)
+
+
 def test_a_stop_that_is_through_the_market_triggers_at_once(ib: ibi.IB, apple: Any, quote: Any, place: Any) -> None:
     now = quote(apple)
     far = round(now.last + 20, 2)
