@@ -48,6 +48,16 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trading database with empty tables, to copy; all copies are one installation."""
+    from airflow_ibkr_plugin.store.migrate import migrate
+
+    path = tmp_path_factory.mktemp("migrated") / "trading.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
 def trading_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """The trading database of this installation: empty, migrated, the one that `open_database` opens."""

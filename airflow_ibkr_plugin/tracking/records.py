@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RunKey = tuple[str, str]
-EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
+EndStatus = Literal["FINISHED", "FAILED"]
 
 
 class Kind(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from airflow_ibkr_plugin.cli.local.report import describe_run, table
 from airflow_ibkr_plugin.store.charts import Charts
 from airflow_ibkr_plugin.store.database import Database
-from airflow_ibkr_plugin.store.migrate import migrate
+from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.runs import Runs
 from airflow_ibkr_plugin.store.signals import Signals
+from airflow_ibkr_plugin.trading.orders import IntentKey, IntentState
 
 AT = datetime(2018, 6, 13, 14, 30, tzinfo=UTC)
 KEY: dict[str, Any] = {"dag_id": "d", "run_id": "r"}
@@ -31,10 +33,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    url = f"sqlite:///{tmp_path / 'trading.db'}"
-    migrate(url)
-    return Database(url)
+def database(trading_database: Database) -> Database:
+    """The installation's trading database."""
+    return trading_database
 
 
 def fill(
@@ -47,10 +48,9 @@ def fill(
         client.log_param(run_id, "mode", "paper")
     if without != "metrics":
         client.log_metric(run_id, "run/signals", 1)
-    if without != "chart artifact":
-        picture = tmp_path / "chart.png"
-        picture.write_bytes(b"png")
-        client.log_artifact(run_id, str(picture), "charts")
+    picture = tmp_path / ("chart.txt" if without == "chart artifact" else "chart.png")
+    picture.write_bytes(b"png")
+    client.log_artifact(run_id, str(picture), "charts")
     if ended:
         client.set_terminated(run_id)
     with database.write() as session:
@@ -92,6 +92,23 @@ def test_a_signal_to_trade_without_a_fill_is_a_fault(database: Database, client:
     fill(database, client, tmp_path, action="buy")
     assert describe_run(database, client, "d", RUN, trades=True).faults == ["neither filled nor hold: SPY"]
     assert describe_run(database, client, "d", RUN, trades=False).faults == []
+
+
+@pytest.mark.parametrize(("last", "faults"), [("working", ["neither filled nor hold: SPY"]), ("filled", [])])
+def test_an_order_counts_when_it_is_filled(
+    database: Database, client: Any, tmp_path: Path, last: str, faults: list[str]
+) -> None:
+    fill(database, client, tmp_path, action="buy")
+    with database.write() as session:
+        intent, _ = Intents(session).get_or_create(
+            IntentKey(installation="i", task_id="order", con_id=1, **KEY), strategy="d", source="simulator:x",
+            account="DU1", mode="paper", symbol="SPY", instrument={}, side="BUY", quantity=Decimal(10),
+            requested_quantity=Decimal(10), order_type="MKT", tif="DAY", currency="USD", created_at=AT,
+        )  # fmt: skip
+        for state in ("reserved", "sending", last):
+            Intents(session).transition(intent, IntentState(state), at=AT, reason="test")
+    row = describe_run(database, client, "d", RUN, trades=True)
+    assert (row.faults, row.orders) == (faults, [f"SPY BUY 10 {last}"])
 
 
 def test_a_failed_or_unfinished_run_is_a_fault(database: Database, client: Any, tmp_path: Path) -> None:

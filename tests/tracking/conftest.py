@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,17 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
+from airflow_ibkr_plugin.cli.local.layout import Ports
 from airflow_ibkr_plugin.store.database import Database
-from airflow_ibkr_plugin.store.migrate import migrate
 from airflow_ibkr_plugin.store.runs import Runs
 
 START = datetime(2026, 1, 5, 14, 30, tzinfo=UTC)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -50,7 +43,7 @@ class MlflowServer:
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quiet)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300  # it ends at once if the server does
         while time.monotonic() < deadline:
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
             try:
@@ -74,11 +67,19 @@ class MlflowServer:
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path_factory.mktemp("mlflow"), free_port())
-    server.start()
-    yield server
-    if server.process is not None:
-        server.stop()
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"), Ports.free().mlflow)
+    try:
+        server.start()
+        yield server
+    finally:
+        if server.process is not None:
+            server.stop()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on a busy machine may take its time; tests of time-outs set their own."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
 @pytest.fixture
@@ -89,12 +90,9 @@ def client(mlflow_server: MlflowServer) -> Any:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path}/trading.db"
-    migrate(url)
-    database = Database(url)
-    yield database
-    database.dispose()
+def database(trading_database: Database) -> Database:
+    """The installation's trading database."""
+    return trading_database
 
 
 StoreRun = Callable[..., tuple[str, str]]

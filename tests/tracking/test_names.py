@@ -33,6 +33,14 @@ def test_illegal_characters_and_path_segments() -> None:
 
 def test_two_long_names_stay_two() -> None:
     assert clean_name("x" * 300 + "a") != clean_name("x" * 300 + "b")
+    assert clean_name("x" * 300 + "@") != clean_name("x" * 300 + "#")
+
+
+def test_a_name_is_cut_only_where_it_must_be() -> None:
+    assert clean_name("x" * MAX_NAME) == "x" * MAX_NAME
+    cut = clean_name("a" + "x" * MAX_NAME)
+    assert len(cut) == MAX_NAME
+    assert cut.startswith("a" + "x" * (MAX_NAME - 14) + "-")
 
 
 @pytest.mark.parametrize("name", ["", "/", "..", "  "])
@@ -45,7 +53,7 @@ def test_clip_says_how_long_it_was() -> None:
     cut = clip("x" * 7000, 6000)
     assert len(cut) == 6000
     assert cut.endswith("[cut; 7000 characters in all]")
-    assert clip("short", 6000) == "short"
+    assert clip("x" * 6000, 6000) == "x" * 6000
 
 
 def test_milliseconds_need_a_time_zone() -> None:

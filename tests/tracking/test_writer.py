@@ -47,12 +47,6 @@ def mlflow_run_of(database: Database, client: Any, key: Key) -> Any:
         return client.get_run(row.mlflow_run_id)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_a_whole_run(database: Database, run: Key, mlflow_server: Any, client: Any, tmp_path: Path) -> None:
     chart = tmp_path / "SPX-1234.png"
     chart.write_bytes(b"a chart")
@@ -143,9 +137,11 @@ def test_server_down_then_up_again(
     assert [(m.value, m.timestamp) for m in history] == [(float(n), START_MS + 1000 * n) for n in range(20)]
 
 
-def test_a_named_run_does_not_wait_for_its_back_off(database: Database, run: Key, mlflow_server: Any) -> None:
+def test_a_named_run_does_not_wait_for_its_back_off(
+    database: Database, run: Key, mlflow_server: Any, unused_port: int
+) -> None:
     open_run(database, run)
-    dead = f"http://127.0.0.1:{free_port()}"
+    dead = f"http://127.0.0.1:{unused_port}"
     assert drain(database, dead, now=START, deadline_seconds=6).error is not None
     named = drain(database, mlflow_server.uri, now=START, deadline_seconds=60, dag_id=run[0], run_id=run[1])
     assert named == DrainResult(3, 0, None)

@@ -1,23 +1,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from airflow_ibkr_plugin.links import MLflowRunLink
 from airflow_ibkr_plugin.store.database import open_database
-from airflow_ibkr_plugin.store.migrate import migrate
 from airflow_ibkr_plugin.store.runs import Runs
+
+pytestmark = pytest.mark.usefixtures("trading_database")
 
 
 @pytest.fixture(autouse=True)
-def trading_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = f"sqlite:///{tmp_path / 'trading.db'}"
-    monkeypatch.setenv("AIRFLOW__IBKR__SQL_ALCHEMY_CONN", url)
+def mlflow_ui(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__IBKR__MLFLOW_UI_URL", "https://mlflow.example.com")
-    migrate(url)
 
 
 def link(run_id: str) -> str:

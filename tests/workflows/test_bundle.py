@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_ibkr_plugin.errors import ConfigError
-from airflow_ibkr_plugin.store.database import Database, open_database
-from airflow_ibkr_plugin.store.migrate import migrate
+from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.overrides import Overrides
 from airflow_ibkr_plugin.workflows.bundle import IBKRDagBundle
 
@@ -29,12 +28,9 @@ tasks:
 
 
 @pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """A trading database of this test's own."""
-    url = f"sqlite:///{tmp_path / 'trading.db'}"
-    migrate(url)
-    monkeypatch.setenv("AIRFLOW__IBKR__SQL_ALCHEMY_CONN", url)
-    return open_database()
+def database(trading_database: Database) -> Database:
+    """The installation's trading database."""
+    return trading_database
 
 
 def override(database: Database, strategy: str, parameters: dict[str, Any]) -> None:
