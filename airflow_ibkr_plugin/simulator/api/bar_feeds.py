@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
-from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.catalogue import STOCK, Instrument
 from airflow_ibkr_plugin.simulator.market.history import Bar, bars
 from airflow_ibkr_plugin.simulator.market.history_query import Query, bar_stamp
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN
 from airflow_ibkr_plugin.simulator.wire import tables_data as data
 
 if TYPE_CHECKING:
@@ -15,19 +18,29 @@ if TYPE_CHECKING:
 
 #: Seconds of a real-time bar: the only size that there is.
 REAL_TIME = 5
+# From these server versions on times name the instrument's zone, and volumes of US stocks are shares instead of lots.
+# Source: IBKR's gates INSTRUMENT_TIMEZONE and HMDS_MARKET_DATA_IN_SHARES; bars recorded by a client below both.
+_ZONED_TIMES, _SHARES = 174, 175
+_LOT = 100
 # After a longer jump of the clock a client is not flooded with what it missed.
 _MOST_BEHIND = 3600
 
 
-def bar_fields(bar: Bar, instrument: Instrument, style: int) -> dict[str, Any]:
+def told_zone(instrument: Instrument, version: int) -> tuple[ZoneInfo, str]:
+    """The zone of the times that a client is told, and its name; before 174 the gateway's, which is not named."""
+    return (instrument.hours.zone, instrument.hours.zone_id) if version >= _ZONED_TIMES else (EASTERN, "")
+
+
+def bar_fields(bar: Bar, instrument: Instrument, style: int, version: int) -> dict[str, Any]:
     """A bar's fields, as messages of bars name them. :param style: formatDate."""
+    in_lots = version < _SHARES and instrument.sec_type == STOCK and instrument.currency == "USD" and bar.volume > 0
     return {
-        "date": bar_stamp(bar.start, bar.day, style, instrument.hours.zone, instrument.hours.zone_id),
+        "date": bar_stamp(bar.start, bar.day, style, *told_zone(instrument, version)),
         "open": bar.open,
         "high": bar.high,
         "low": bar.low,
         "close": bar.close,
-        "volume": bar.volume,
+        "volume": Decimal(bar.volume) / _LOT if in_lots else bar.volume,
         "average": bar.average,
         "barCount": bar.count,
     }
@@ -54,7 +67,7 @@ class KeptBars:
         # After a jump the first one is cut.
         for bar in made[1:] if size is not None and behind > _MOST_BEHIND else made:
             if (bar.start > self._last.start) or (bar.start == self._last.start and bar != self._last):
-                fields = bar_fields(bar, self._instrument, self._query.style)
+                fields = bar_fields(bar, self._instrument, self._query.style, self._session.version)
                 self._session.send(data.HISTORICAL_DATA_UPDATE, reqId=self._request, **fields)
                 self._last = bar
 

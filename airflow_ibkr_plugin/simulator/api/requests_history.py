@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.simulator.api.bar_feeds import KeptBars, bar_fields
+from airflow_ibkr_plugin.simulator.api.bar_feeds import KeptBars, bar_fields, told_zone
 from airflow_ibkr_plugin.simulator.api.requests_contracts import quoted_contract
 from airflow_ibkr_plugin.simulator.market import history, ticks
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
@@ -126,19 +126,16 @@ def _send_bars(
         raise _refused(made)
     if not made:
         raise hmds(f"HMDS query returned no data: {instrument.symbol}@{instrument.exchange} {query.what.capitalize()}")
+    zone = told_zone(instrument, session.version)
     session.send(
         out.HISTORICAL_DATA,
         reqId=request,
-        start=_stamp(duration_start(query.told_end, query.duration, instrument.hours.zone), instrument),
-        end=_stamp(query.told_end, instrument),
-        bars=[bar_fields(bar, instrument, query.style) for bar in made],
+        start=stamp(duration_start(query.told_end, query.duration, instrument.hours.zone), 1, *zone),
+        end=stamp(query.told_end, 1, *zone),
+        bars=[bar_fields(bar, instrument, query.style, session.version) for bar in made],
     )
     if values["keepUpToDate"]:
         session.subscriptions.kept[request] = KeptBars(session, request, instrument, query, made[-1])
-
-
-def _stamp(moment: float, instrument: Instrument) -> str:
-    return stamp(moment, 1, instrument.hours.zone, instrument.hours.zone_id)
 
 
 def _send_schedule(session: Session, request: int, instrument: Instrument, query: Query) -> None:

@@ -193,10 +193,11 @@ def lacks_zone(text: str) -> bool:
 
 
 def stamp(moment: float, style: int, zone: ZoneInfo, zone_id: str) -> str:
-    """A moment as formatDate has it."""
+    """A moment as formatDate has it; without the zone's name it has two spaces."""
     if style == 2:
         return str(int(moment))
-    text = f"{datetime.fromtimestamp(moment, zone):%Y%m%d %H:%M:%S} {zone_id}"
+    local = datetime.fromtimestamp(moment, zone)
+    text = f"{local:%Y%m%d %H:%M:%S} {zone_id}" if zone_id else f"{local:%Y%m%d  %H:%M:%S}"
     return text if style == 1 else text[4:]
 
 

@@ -240,6 +240,28 @@ def test_schedules(ib: ibi.IB, apple: ibi.Contract) -> None:
     assert (extended.startDateTime, extended.endDateTime) == ("20261120-04:00:00", "20261120-20:00:00")
 
 
+@pytest.mark.parametrize(
+    ("version", "zoned", "lot"), [(157, False, 100), (173, False, 100), (174, True, 100), (175, True, 1)]
+)
+def test_older_clients_are_told_times_without_zones_and_volumes_in_lots(
+    simulator: SimulatorHandle, raw: Any, version: int, zoned: bool, lot: int
+) -> None:
+    fields = (265598, "", "STK", "", "", "", "", "SMART", "", "USD", "", "")
+    answers = []
+    for client_id, highest in ((1, version), (2, 176)):
+        client = raw(simulator, client_id, f"v157..{highest}")
+        client.send(20, 1, *fields, 0, "", "30 mins", "3600 S", 1, "TRADES", 1, 0, "")
+        answers.append(client.until(17))
+    older, newer = answers
+    assert newer[5].endswith(" US/Eastern")
+    times = [newer[at] for at in (2, 3, 5)]
+    if not zoned:
+        times = [time.removesuffix(" US/Eastern").replace(" ", "  ") for time in times]
+    assert [older[at] for at in (2, 3, 5)] == times
+    assert float(older[10]) * lot == pytest.approx(float(newer[10]))
+    assert older[6:10] == newer[6:10]
+
+
 def test_schedules_need_a_client_that_reads_them(simulator: SimulatorHandle, raw: Any) -> None:
     client = connected(raw, simulator, "v157..164")
     fields = (265598, "", "STK", "", "", "", "", "SMART", "", "USD", "", "")

@@ -125,6 +125,7 @@ def test_what_is_written_is_read_back(moment: int, zone: str) -> None:
     assert read in (moment, moment - 3600)
     assert stamp(moment, 2, ZoneInfo(zone), zone) == str(moment)
     assert stamp(moment, 3, ZoneInfo(zone), zone) == text[4:]
+    assert stamp(moment, 1, ZoneInfo(zone), "") == text.removesuffix(f" {zone}").replace(" ", "  ")
     assert bar_stamp(moment, date(2026, 11, 20), 2, ZoneInfo(zone), zone) == "20261120"
 
 
