@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 #: Seconds of a real-time bar: the only size that there is.
 REAL_TIME = 5
-# From these server versions on times name the instrument's zone, and volumes of US stocks are shares instead of lots.
-# Source: IBKR's gates INSTRUMENT_TIMEZONE and HMDS_MARKET_DATA_IN_SHARES; bars recorded by a client below both.
-_ZONED_TIMES, _SHARES = 174, 175
+# From these server versions on volumes may have a fraction, times name the instrument's zone, and volumes of US stocks
+# are shares instead of lots. Source: IBKR's gates FRACTIONAL_SIZE_SUPPORT, INSTRUMENT_TIMEZONE and
+# HMDS_MARKET_DATA_IN_SHARES; bars recorded by a client below the last two.
+_FRACTIONS, _ZONED_TIMES, _SHARES = 163, 174, 175
 _LOT = 100
 # After a longer jump of the clock a client is not flooded with what it missed.
 _MOST_BEHIND = 3600
@@ -33,17 +34,23 @@ def told_zone(instrument: Instrument, version: int) -> tuple[ZoneInfo, str]:
 
 def bar_fields(bar: Bar, instrument: Instrument, style: int, version: int) -> dict[str, Any]:
     """A bar's fields, as messages of bars name them. :param style: formatDate."""
-    in_lots = version < _SHARES and instrument.sec_type == STOCK and instrument.currency == "USD" and bar.volume > 0
     return {
         "date": bar_stamp(bar.start, bar.day, style, *told_zone(instrument, version)),
         "open": bar.open,
         "high": bar.high,
         "low": bar.low,
         "close": bar.close,
-        "volume": Decimal(bar.volume) / _LOT if in_lots else bar.volume,
+        "volume": _told_volume(bar, instrument, version),
         "average": bar.average,
         "barCount": bar.count,
     }
+
+
+def _told_volume(bar: Bar, instrument: Instrument, version: int) -> Decimal | int:
+    american = instrument.sec_type == STOCK and instrument.currency == "USD"
+    if version >= _SHARES or not american or bar.volume < 0:
+        return bar.volume
+    return Decimal(bar.volume) / _LOT if version >= _FRACTIONS else bar.volume // _LOT
 
 
 class KeptBars:
