@@ -96,4 +96,4 @@ def _same(sent: str, kept: object) -> bool:
         return kept == (float(sent) != 0)
     if isinstance(kept, str):
         return kept == sent
-    return sent.isdecimal() and kept is not None and float(sent) == float(str(kept))
+    return sent.replace(".", "", 1).isdecimal() and kept is not None and float(sent) == float(str(kept))

@@ -44,21 +44,26 @@ def least(message: Message) -> dict[str, Any]:
     return {item.name: _value(item, 1, 0) for item in _scalars(message.items) if item.default is None}
 
 
-def full(message: Message, variant: int) -> dict[str, Any]:
-    """All that can be given, each field another number; lists have as many entries as the variant says."""
-    return _full(message.items, variant, itertools.count(11))
+def full(message: Message, variant: int, version: int) -> dict[str, Any]:
+    """All that can be given, each field another number; lists have as many entries as the variant says.
+
+    Prices have a fraction; quantities have one from version 163 on, when IBKR's clients began to read them.
+    """
+    kinds = {"float", "dec"} if version >= 163 else {"float"}
+    return _full(message.items, variant, itertools.count(11), kinds)
 
 
-def _full(items: Iterable[Item], variant: int, numbers: Iterator[int]) -> dict[str, Any]:
+def _full(items: Iterable[Item], variant: int, numbers: Iterator[int], fractions: set[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for item in items:
         if isinstance(item, Repeat):
-            values[item.name] = [_full(item.items, variant, numbers) for _ in range(variant)]
-            values |= _full(item.tail, variant, numbers)
+            values[item.name] = [_full(item.items, variant, numbers, fractions) for _ in range(variant)]
+            values |= _full(item.tail, variant, numbers, fractions)
         elif isinstance(item, When):
-            values |= _full(item.items, variant, numbers)
+            values |= _full(item.items, variant, numbers, fractions)
         elif item.kind != "fixed":
-            values[item.name] = _value(item, next(numbers), variant)
+            number = next(numbers)
+            values[item.name] = f"{number}.5" if item.kind in fractions else _value(item, number, variant)
     return values
 
 

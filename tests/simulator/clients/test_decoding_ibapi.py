@@ -83,7 +83,7 @@ def decoded(message: Message, values: dict[str, Any], version: int) -> list[tupl
 def test_every_field_is_taken_as_what_it_is(message: Message, version: int) -> None:
     decoded(message, least(message), version)
     for variant in VARIANTS:
-        values = full(message, variant)
+        values = full(message, variant, version)
         calls = decoded(message, values, version)
         on_wire = decode(message, encode(message, values, version), version)
         assert lost(values, on_wire, collected(item for _, arguments in calls for item in arguments.items())) == []

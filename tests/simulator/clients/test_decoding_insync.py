@@ -86,7 +86,7 @@ def surplus(message: Message, wire: list[str], version: int) -> list[str]:
 @pytest.mark.parametrize("message", SERVER_MESSAGES.values(), ids=SERVER_MESSAGES)
 def test_every_field_is_taken(message: Message, version: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
-    for values in (least(message), *(full(message, variant) for variant in VARIANTS)):
+    for values in (least(message), *(full(message, variant, version) for variant in VARIANTS)):
         wire = encode(message, values, version)
         take(message, wire, version)
         assert surplus(message, wire, version) == ["one too many"]
