@@ -106,6 +106,34 @@ def test_an_acknowledged_order_survives_kill_9(
     until(lambda: not again.openTrades())
 
 
+def test_a_half_filled_bracket_survives_kill_9(
+    launch: Callable[..., Process], connect: Any, until: Any, tmp_path: Path
+) -> None:
+    options = ("--state", str(tmp_path / "gateway.db"), "--clock", "2026-11-20T16:00:00Z")
+    first = launch(*options)
+    first.control(cmd="clock", freeze=True)
+    ib = connect(first)
+    coke = ib.qualifyContracts(ibi.Stock("KO", "SMART", "USD"))[0]
+    entry = round(ib.reqTickers(coke)[0].ask + 1, 2)
+    trades = [ib.placeOrder(coke, order) for order in ib.bracketOrder("BUY", 12_000, entry, 999.0, 1.0, tif="GTC")]
+    until(lambda: all(trade.orderStatus.permId for trade in trades))
+    assert trades[0].orderStatus.filled == 5000
+    first.end(signal.SIGKILL)
+    with pytest.raises(ConnectionError):
+        until(lambda: False)
+
+    second = launch(*options)
+    again = connect(second)
+    parent, profit, loss = again.openTrades()
+    assert [trade.orderStatus.whyHeld for trade in (parent, profit, loss)] == ["", "child", "child,trigger"]
+    second.control(cmd="clock", advance=5)
+    until(lambda: parent.isDone() and profit.orderStatus.status == "Submitted")
+    assert sorted(fill.execution.shares for fill in again.fills()) == [2000, 5000, 5000]
+    until(lambda: [position.position for position in again.positions()] == [12_000])
+    again.cancelOrder(loss.order)
+    until(lambda: profit.isDone() and loss.isDone())
+
+
 def test_a_state_file_is_used_by_one(tmp_path: Path) -> None:
     with start_simulator(state=tmp_path / "x.db"), pytest.raises(ConfigError, match="--state"):
         start_simulator(state=tmp_path / "x.db")
