@@ -80,6 +80,12 @@ class SchemaMismatch(IBKRPluginError):
     """The trading database is newer or older than this code."""
 
 
+class NotLeader(IBKRPluginError):
+    """This process does not lead the background service any more; another one may."""
+
+    family = Family.RETRY
+
+
 # --- broker ---------------------------------------------------------------------------------------
 
 

@@ -4,8 +4,8 @@ A model whose domain value has the same name ends in `Row`.
 """
 
 from airflow_ibkr_plugin.store.models.base import Base, Meta
-from airflow_ibkr_plugin.store.models.connections import ClientLease, OrderIdRow
-from airflow_ibkr_plugin.store.models.market import BarRow, Chart, ContractPin, PacingEvent, SignalRow
+from airflow_ibkr_plugin.store.models.connections import ClientLease, LeaderRow, OrderIdRow
+from airflow_ibkr_plugin.store.models.market import BarRow, Chart, ContractPin, PacingEvent, PacingRequest, SignalRow
 from airflow_ibkr_plugin.store.models.orders import (
     ExecutionRow,
     IntentTransition,
@@ -28,12 +28,14 @@ __all__ = [
     "ExecutionRow",
     "Failure",
     "IntentTransition",
+    "LeaderRow",
     "Meta",
     "OrderIdRow",
     "OrderIntent",
     "OrderRow",
     "Override",
     "PacingEvent",
+    "PacingRequest",
     "PositionRow",
     "RiskDecisionRow",
     "Run",

@@ -1,4 +1,4 @@
-"""Who talks to the broker under which client id, and the next order id of each."""
+"""Who leads the service, who talks to the broker under which client id, and the next order id of each."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ class ClientLease(Base):
     source: Mapped[str] = mapped_column(primary_key=True)
     client_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     owner: Mapped[str]
+    until: Mapped[datetime]
+
+
+class LeaderRow(Base):
+    """Who leads until `until`, unless renewed. `fence` grows with each term, so that a term that is over is known."""
+
+    __tablename__ = "leaders"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    fence: Mapped[int]
+    since: Mapped[datetime]
     until: Mapped[datetime]
 
 

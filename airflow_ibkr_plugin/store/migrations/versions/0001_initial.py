@@ -121,6 +121,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("dag_id", "run_id", "task_id", "map_index", "try_number"),
     )
     op.create_table(
+        "leaders",
+        sa.Column("name", sa.String, primary_key=True),
+        sa.Column("owner", sa.String, nullable=False),
+        sa.Column("fence", BigInt, nullable=False),
+        sa.Column("since", UTCDateTime, nullable=False),
+        sa.Column("until", UTCDateTime, nullable=False),
+    )
+    op.create_table(
         "meta",
         sa.Column("key", sa.String, primary_key=True),
         sa.Column("value", sa.String, nullable=False),
@@ -146,14 +154,27 @@ def upgrade() -> None:
     op.create_table(
         "pacing_events",
         sa.Column("id", BigInt, primary_key=True),
-        sa.Column("source", sa.String, nullable=False),
+        sa.Column("gateway", sa.String, nullable=False),
         sa.Column("request", sa.String, nullable=False),
-        sa.Column("code", BigInt, nullable=True),
+        sa.Column("code", BigInt, nullable=False),
         sa.Column("message", sa.Text, nullable=False),
-        sa.Column("waited_seconds", sa.Double, nullable=False),
+        sa.Column("sent_at", UTCDateTime, nullable=False),
         sa.Column("at", UTCDateTime, nullable=False),
     )
-    op.create_index("ix_pacing_events_source_at", "pacing_events", ["source", "at"])
+    op.create_index("ix_pacing_events_gateway_at", "pacing_events", ["gateway", "at"])
+    op.create_table(
+        "pacing_requests",
+        sa.Column("id", BigInt, primary_key=True),
+        sa.Column("gateway", sa.String, nullable=False),
+        sa.Column("owner", sa.String, nullable=False),
+        sa.Column("request", sa.String, nullable=False),
+        sa.Column("series", sa.String, nullable=False),
+        sa.Column("weight", BigInt, nullable=False),
+        sa.Column("asked_at", UTCDateTime, nullable=False),
+        sa.Column("sent_at", UTCDateTime, nullable=True),
+        sa.Column("until", UTCDateTime, nullable=False),
+    )
+    op.create_index("ix_pacing_requests_gateway_until", "pacing_requests", ["gateway", "until"])
     op.create_table(
         "positions",
         sa.Column("source", sa.String, primary_key=True),
@@ -278,7 +299,8 @@ def upgrade() -> None:
         sa.Column("task_id", sa.String, nullable=False),
     )
     op.create_index("ix_intents_dag_id_run_id", "intents", ["dag_id", "run_id"])
-    op.create_index("ix_intents_source_account_con_id_state", "intents", ["source", "account", "con_id", "state"])
+    op.create_index("ix_intents_account_state", "intents", ["account", "state"])
+    op.create_index("ix_intents_account_sent_at", "intents", ["account", "sent_at"])
     op.create_index("ix_intents_strategy_broker_day", "intents", ["strategy", "broker_day"])
     op.create_table(
         "executions",
