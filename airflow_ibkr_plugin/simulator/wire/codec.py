@@ -35,6 +35,7 @@ class _Run:
     """Fields that follow one another.
 
     :ivar defaults: their texts where no value is given; None where one must be.
+    :ivar required: places of the fields that must be given.
     :ivar places: where a field's value goes; without the fixed fields.
     :ivar escaped: places of the fields that are written in ASCII.
     :ivar readers: what makes a value of a text; None where the text is the value.
@@ -42,6 +43,7 @@ class _Run:
 
     names: tuple[str, ...]
     defaults: list[str | None]
+    required: tuple[int, ...]
     places: dict[str, int]
     escaped: tuple[int, ...]
     readers: tuple[Callable[[str], Any] | None, ...]
@@ -91,21 +93,38 @@ def decode(message: Message, wire: Sequence[str], version: int) -> dict[str, Any
 
 def text(value: object) -> str:
     """A value as TWS writes it: `1`/`0` for bool, Java's notation for float, plain digits for Decimal."""
-    if isinstance(value, str):
-        # A NUL would end the field early and shift all that follow.
-        return value.replace("\0", " ") if "\0" in value else str(value)
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "1" if value else "0"
-    if isinstance(value, Decimal):
-        plain = format(value, "f")
-        return plain.rstrip("0").rstrip(".") if "." in plain else plain
-    if isinstance(value, float):
-        # numpy's floats are floats too, with a repr of their own.
-        plain = float.__repr__(value)
-        return plain.replace("e+", "E").replace("e", "E") if "e" in plain else plain
-    return str(value)
+    return _WRITERS.get(type(value), _write_other)(value)
+
+
+def _write_other(value: object) -> str:
+    """Kinds of text and number that are not Python's own: an enumeration, a float of numpy."""
+    return next((write for kind, write in _WRITERS.items() if isinstance(value, kind)), str)(value)
+
+
+def _write_text(value: str) -> str:
+    # A NUL would end the field early and shift all that follow.
+    return value.replace("\0", " ") if "\0" in value else str(value)
+
+
+def _write_float(value: float) -> str:
+    plain = float.__repr__(value)
+    return plain.replace("e+", "E").replace("e", "E") if "e" in plain else plain
+
+
+def _write_decimal(value: Decimal) -> str:
+    plain = format(value, "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
+# A bool is an int too: it comes before.
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    str: _write_text,
+    bool: lambda value: "1" if value else "0",
+    int: str,
+    float: _write_float,
+    Decimal: _write_decimal,
+    type(None): lambda value: "",
+}
 
 
 # --- compiling -----------------------------------------------------------------------------------
@@ -140,6 +159,7 @@ def _run(fields: Sequence[Field]) -> _Run:
     return _Run(
         tuple(field.name for field in fields),
         [field.default for field in fields],
+        tuple(place for place, field in enumerate(fields) if field.default is None),
         {field.name: place for place, field in enumerate(fields) if field.kind != "fixed"},
         tuple(place for place, field in enumerate(fields) if field.kind == "ascii"),
         tuple(_READERS[field.kind] for field in fields),
@@ -152,13 +172,18 @@ def _run(fields: Sequence[Field]) -> _Run:
 def _encode(steps: tuple[_Step, ...], values: Values, out: list[str]) -> None:
     for step in steps:
         if isinstance(step, _Run):
+            if len(step.required) == len(step.names) and not step.escaped:
+                given = [values[name] for name in step.names]
+                out += [_WRITERS.get(type(value), _write_other)(value) for value in given]
+                continue
             part = step.defaults.copy()
             places = step.places
             for name, value in values.items():
-                if name in places:
-                    part[places[name]] = text(value)
-            if None in part:
-                raise KeyError(step.names[part.index(None)])
+                if (place := places.get(name)) is not None:
+                    part[place] = _WRITERS.get(type(value), _write_other)(value)
+            for place in step.required:
+                if part[place] is None:
+                    raise KeyError(step.names[place])
             for place in step.escaped:
                 part[place] = _escaped(part[place])
             out += part  # type: ignore[arg-type]  # no None is left
