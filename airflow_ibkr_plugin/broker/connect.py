@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -25,17 +25,21 @@ RENEW_SECONDS = 30.0
 
 
 @contextmanager
-def leased_session(spec: GatewaySpec, database: Database, *, owner: str) -> Iterator[BrokerSession]:
+def leased_session(
+    spec: GatewaySpec, database: Database, *, owner: str, avoid: Collection[int] = ()
+) -> Iterator[BrokerSession]:
     """A session under a client id that no other process of this installation uses while it is open.
 
     Leases are kept by the gateway's address, so that two connections to one gateway do not meet. An id that the
     gateway says is in use by someone else is passed over.
 
     :param owner: who holds the lease, unique to this session, such as DAG, run, task and try.
+    :param avoid: client ids that somebody may need for their own orders; used only where the range has no other.
     :raises ClientIdInUse: no id of the range is free.
     :raises GatewayUnavailable, SessionInvalid, ConfigError, LiveTradingRefused: see :meth:`BrokerSession.open`.
     """
-    session = _open_leased(spec, database, owner)
+    candidates = [client_id for client_id in spec.client_ids if client_id not in avoid]
+    session = _open_leased(spec, database, owner, candidates or list(spec.client_ids))
     stop = threading.Event()
     keeper = threading.Thread(
         target=_keep,
@@ -55,8 +59,7 @@ def leased_session(spec: GatewaySpec, database: Database, *, owner: str) -> Iter
             _give_back(spec, database, session.client_id, owner)
 
 
-def _open_leased(spec: GatewaySpec, database: Database, owner: str) -> BrokerSession:
-    candidates = spec.client_ids
+def _open_leased(spec: GatewaySpec, database: Database, owner: str, candidates: Sequence[int]) -> BrokerSession:
     refused: ClientIdInUse | None = None
     while (client_id := _acquire(spec, database, candidates, owner)) is not None:
         try:
@@ -65,7 +68,7 @@ def _open_leased(spec: GatewaySpec, database: Database, owner: str) -> BrokerSes
             log.warning("%s Trying the next one.", error)
             refused = error
             _release(spec, database, client_id, owner)
-            candidates = range(client_id + 1, spec.client_ids.stop)
+            candidates = [candidate for candidate in candidates if candidate > client_id]
         except BaseException:
             _release(spec, database, client_id, owner)
             raise
@@ -77,7 +80,7 @@ def _open_leased(spec: GatewaySpec, database: Database, owner: str) -> BrokerSes
     )
 
 
-def _acquire(spec: GatewaySpec, database: Database, candidates: range, owner: str) -> int | None:
+def _acquire(spec: GatewaySpec, database: Database, candidates: Sequence[int], owner: str) -> int | None:
     with database.write() as transaction:
         return ClientLeases(transaction).acquire(spec.address, candidates, owner, datetime.now(UTC), LEASE_SECONDS)
 

@@ -50,6 +50,7 @@ class Journal:
     :ivar orders: by permId, as last reported.
     :ivar executions: by execId; the commission as soon as it came.
     :ivar order_errors: what went wrong with an order id of this session, oldest first; no notices.
+    :ivar news: grows with everything that the gateway says of orders, fills and holdings, whoever's they are.
     :ivar down: why the gateway has no session with IBKR at the moment, None while it has.
     :ivar failed: set when a connection attempt or the connection itself is lost, with the reason.
     """
@@ -60,6 +61,7 @@ class Journal:
         self.order_errors: dict[int, list[BrokerError]] = {}
         self.quotes: dict[int, QuoteTicks] = {}
         self.requests: dict[Hashable, asyncio.Future[Any]] = {}
+        self.news = 0
         self.down: SessionInvalid | None = None
         self.failed: BrokerError | None = None
         self.greeted = False
@@ -72,7 +74,7 @@ class Journal:
         wrapper = client.wrapper
         for name in ("connectAck", "managedAccounts", "error", "openOrder", "orderStatus"):
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
-        for name in ("completedOrder", "execDetails", "commissionReport", "marketDataType"):
+        for name in ("completedOrder", "execDetails", "commissionReport", "marketDataType", "updatePortfolio"):
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
         # Market data is asked for here and nowhere else; the library would log each tick as unknown.
         wrapper.priceSizeTick = self.on_priceSizeTick
@@ -227,6 +229,7 @@ class Journal:
         self.executions[new.exec_id] = new
         for listing in self._listings:
             listing.executions.add(new.exec_id)
+        self.news += 1
         if new.exec_id in self._commissions:
             self._add_commission(new.exec_id)
         self._wake()
@@ -234,12 +237,18 @@ class Journal:
     def on_commissionReport(self, report: Any) -> None:  # noqa: N802
         # Read now: the library overwrites "no realised profit" with 0 in the same object.
         self._commissions[report.execId] = (
+        self.news += 1
             to_decimal(report.commission),
             report.currency,
             to_optional(report.realizedPNL),
         )
         if report.execId in self.executions:
             self._add_commission(report.execId)
+    def on_updatePortfolio(self, *_holding: Any) -> None:  # noqa: N802
+        """A fill of any client comes this way too; a client is told of the fills of its own orders only."""
+        self.news += 1
+        self._wake()
+
         self._wake()
 
     def _add_commission(self, exec_id: str) -> None:

@@ -181,6 +181,29 @@ async def executions(gateway: Gateway) -> list[Execution]:
     return sorted((e for e in found if e.account == gateway.account), key=lambda e: (e.time, e.exec_id))
 
 
+async def everything(gateway: Gateway) -> BrokerTruth:
+    """All that the broker knows of orders and executions, whoever's they are."""
+    return await find(gateway, lambda _: True)
+
+
+async def listen(gateway: Gateway, seconds: float) -> bool:
+    """Whether anything was said of an order, a fill or a holding within so many seconds; returns when it was.
+
+    :raises GatewayUnavailable: the connection is lost. :raises SessionInvalid: the gateway has lost IBKR.
+    """
+    journal, heard = gateway.journal, gateway.journal.news
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        gateway.check_connected()
+        if journal.down is not None:
+            raise journal.down
+        if journal.news != heard:
+            return True
+        if (left := deadline - asyncio.get_running_loop().time()) <= 0:
+            return False
+        await journal.message(left)
+
+
 async def find(gateway: Gateway, matches: Callable[[BrokerOrder | Execution], bool]) -> BrokerTruth:
     """Ask for all open orders, all completed orders and all executions; return what matches.
 

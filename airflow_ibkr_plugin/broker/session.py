@@ -146,6 +146,19 @@ class BrokerSession:
         """The same for one permId."""
         return self._run(queries.find(self._gateway, placement.by_perm_id(perm_id)))
 
+    def everything(self) -> BrokerTruth:
+        """The same for all orders and executions; `queries.select` picks those of one order."""
+        return self._run(queries.everything(self._gateway))
+
+    def listen(self, *, seconds: float) -> bool:
+        """Whether the gateway said anything of an order, a fill or a holding; returns at once then, else after seconds.
+
+        It tells of the orders of this client id, and of the account's holdings whoever changed them.
+
+        :raises SessionInvalid: the gateway has lost its session with IBKR.
+        """
+        return self._run(queries.listen(self._gateway, seconds))
+
     def place(
         self, instrument: Instrument, ticket: OrderTicket, *, order_id: int, order_ref: str, account: str
     ) -> BrokerOrder:
