@@ -65,6 +65,7 @@ class Journal:
         self.down: SessionInvalid | None = None
         self.failed: BrokerError | None = None
         self.greeted = False
+        self._keys: dict[tuple[int, int], OrderKey] = {}
         self._commissions: dict[str, Any] = {}
         self._listings: list[Listing] = []
         self._pulse = asyncio.Event()
@@ -176,9 +177,10 @@ class Journal:
             return
         order.orderId = order.orderId or order_id
         new = to_order(contract, order, state)
-        self.orders.pop((new.client_id, new.order_id), None)
         key = new.perm_id or (new.client_id, new.order_id)
-        if (old := self.orders.get(key)) is not None:
+        known = self._key(new.client_id, new.order_id, new.perm_id)
+        if (old := self.orders.get(known)) is not None and old.order_ref == new.order_ref:
+            del self.orders[known]  # it goes on under the permId that it has now
             # Fills are told by orderStatus alone, and so is an end: its quantities come right behind this message.
             # In the answer to a listing of open orders, being listed is the news.
             ended = old.status in TERMINAL_STATUSES or new.status in TERMINAL_STATUSES
@@ -195,7 +197,7 @@ class Journal:
         self, order_id: int, status: str, filled: float, remaining: float, average: float, perm_id: int, *rest: Any
     ) -> None:
         client_id = rest[2]  # parentId, lastFillPrice, clientId, ...
-        key: OrderKey = perm_id if perm_id in self.orders else (client_id, order_id)
+        key = self._key(client_id, order_id, perm_id)
         if (old := self.orders.get(key)) is None:
             return  # of an order that no openOrder message has named: the next listing has it
         new = replace(
@@ -210,6 +212,11 @@ class Journal:
             del self.orders[key]
         self._note(new.perm_id or key, new)
 
+    def _key(self, client_id: int, order_id: int, perm_id: int) -> OrderKey:
+        """What an order is known by so far: this permId, or that which its ids were last reported with."""
+        ids = (client_id, order_id)
+        return perm_id if perm_id in self.orders else self._keys.get(ids, ids)
+
     def on_completedOrder(self, contract: Any, order: Any, state: Any) -> None:  # noqa: N802
         new = to_order(contract, order, state)
         if (old := self.orders.get(new.perm_id)) is not None:
@@ -218,8 +225,11 @@ class Journal:
 
     def _note(self, key: OrderKey, order: BrokerOrder) -> None:
         self.orders[key] = order
+        if order.order_id:
+            self._keys[order.client_id, order.order_id] = key
         for listing in self._listings:
             listing.orders.add(key)
+        self.news += 1
         self._wake()
 
     # --- executions -----------------------------------------------------------------------------------
@@ -227,28 +237,27 @@ class Journal:
     def on_execDetails(self, _request_id: int, contract: Any, execution: Any) -> None:  # noqa: N802
         new = to_execution(contract, execution)
         self.executions[new.exec_id] = new
+        self.news += 1
         for listing in self._listings:
             listing.executions.add(new.exec_id)
-        self.news += 1
         if new.exec_id in self._commissions:
             self._add_commission(new.exec_id)
+        self._wake()
+
+    def on_updatePortfolio(self, *_holding: Any) -> None:  # noqa: N802
+        """A fill of any client comes this way too; a client is told of the fills of its own orders only."""
+        self.news += 1
         self._wake()
 
     def on_commissionReport(self, report: Any) -> None:  # noqa: N802
         # Read now: the library overwrites "no realised profit" with 0 in the same object.
         self._commissions[report.execId] = (
-        self.news += 1
             to_decimal(report.commission),
             report.currency,
             to_optional(report.realizedPNL),
         )
         if report.execId in self.executions:
             self._add_commission(report.execId)
-    def on_updatePortfolio(self, *_holding: Any) -> None:  # noqa: N802
-        """A fill of any client comes this way too; a client is told of the fills of its own orders only."""
-        self.news += 1
-        self._wake()
-
         self._wake()
 
     def _add_commission(self, exec_id: str) -> None:

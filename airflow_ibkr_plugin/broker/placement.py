@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from airflow_ibkr_plugin.broker.codes import CODES
 from airflow_ibkr_plugin.broker.convert import contract_of, order_of
 from airflow_ibkr_plugin.broker.gateway import Gateway
 from airflow_ibkr_plugin.broker.queries import find, select
-from airflow_ibkr_plugin.broker.truth import DEAD_STATUSES, TERMINAL_STATUSES, BrokerTruth
+from airflow_ibkr_plugin.broker.truth import DEAD_STATUSES, TERMINAL_STATUSES, BrokerTruth, belongs_to
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavailable, OrderIdInUse, OrderRejected
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket
@@ -140,7 +141,7 @@ async def cancel(gateway: Gateway, order: BrokerOrder, *, seconds: float) -> Bro
 
 async def _follow(gateway: Gateway, order: BrokerOrder, seconds: float) -> tuple[BrokerTruth, bool]:
     """What is known of the order when it has ended with all its executions and commissions, or when time is over."""
-    matches = by_perm_id(order.perm_id)
+    matches = partial(belongs_to, order=order)
     own = order.client_id == gateway.client_id and order.order_id in gateway.journal.order_errors
     errors = gateway.journal.order_errors.get(order.order_id, []) if own else []
     heard = len(errors)

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_ibkr_plugin.broker.convert import contract_of, to_bar, to_instrument, to_position
 from airflow_ibkr_plugin.broker.gateway import Gateway
 from airflow_ibkr_plugin.broker.journal import Listing, QuoteTicks
-from airflow_ibkr_plugin.broker.truth import BrokerTruth
+from airflow_ibkr_plugin.broker.truth import BrokerTruth, belongs_to
 from airflow_ibkr_plugin.errors import AmbiguousContract, BrokerError, BrokerTimeout, NoMarketData, UnknownContract
 from airflow_ibkr_plugin.trading.bars import Bar
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
@@ -208,6 +208,7 @@ async def find(gateway: Gateway, matches: Callable[[BrokerOrder | Execution], bo
     """Ask for all open orders, all completed orders and all executions; return what matches.
 
     :raises BrokerError: any of the three could not be asked. What it knows then counts for nothing.
+    :raises SessionInvalid: nothing matches, and the gateway has no session with IBKR: it cannot know.
     """
     client, journal = gateway.client, gateway.journal
     with journal.listing() as listing:
@@ -215,7 +216,10 @@ async def find(gateway: Gateway, matches: Callable[[BrokerOrder | Execution], bo
         await gateway.ask("completedOrders", lambda _: client.reqCompletedOrders(False), about="completed orders")
         await _ask_executions(gateway, listing, matches)
     listed = (order for key in listing.orders if (order := journal.orders.get(key)))
-    return select(listed, (journal.executions[exec_id] for exec_id in listing.executions), matches)
+    truth = select(listed, (journal.executions[exec_id] for exec_id in listing.executions), matches)
+    if not truth.known and journal.down is not None:
+        raise journal.down
+    return truth
 
 
 async def _ask_executions(
@@ -236,20 +240,30 @@ def select(
     executions: Iterable[Execution],
     matches: Callable[[BrokerOrder | Execution], bool],
 ) -> BrokerTruth:
-    """What of them matches. Ids and the price that a completed order lacks are taken from its executions."""
-    fills = sorted(filter(matches, executions), key=lambda fill: (fill.time, fill.exec_id))
+    """What of them matches, and the fills of what matches. What an order's report lacks is taken from its executions:
+    ids and price of a completed one, and the end of one whose last status has not come yet.
+    """
+    found = sorted(filter(matches, orders), key=lambda order: order.perm_id)
+    fills = sorted(
+        (fill for fill in executions if matches(fill) or any(belongs_to(fill, order) for order in found)),
+        key=lambda fill: (fill.time, fill.exec_id),
+    )
     return BrokerTruth(
-        orders=tuple(_completed(order, fills) for order in sorted(filter(matches, orders), key=lambda o: o.perm_id)),
+        orders=tuple(_completed(order, fills) for order in found),
         executions=tuple(fills),
         asked_at=datetime.now(UTC),
     )
 
 
 def _completed(order: BrokerOrder, fills: Sequence[Execution]) -> BrokerOrder:
-    own = [fill for fill in fills if fill.perm_id == order.perm_id]
-    if own and not order.order_id:
+    own = [fill for fill in fills if belongs_to(fill, order)]
+    if not own:
+        return order
+    filled = sum((fill.quantity for fill in own), Decimal(0))
+    if not order.order_id:
         order = replace(order, order_id=own[0].order_id, client_id=own[0].client_id)
-    if own and order.average_price is None:
-        worth = sum((fill.price * fill.quantity for fill in own), Decimal(0))
-        order = replace(order, average_price=worth / sum(fill.quantity for fill in own))
+    if filled >= order.quantity and order.status != "Filled":
+        order = replace(order, status="Filled", filled=filled, remaining=Decimal(0), average_price=None)
+    if order.average_price is None:
+        order = replace(order, average_price=sum((f.price * f.quantity for f in own), Decimal(0)) / filled)
     return order

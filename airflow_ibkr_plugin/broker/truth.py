@@ -15,6 +15,15 @@ TERMINAL_STATUSES = frozenset({"Filled", "Cancelled", "ApiCancelled"})
 DEAD_STATUSES = frozenset({"Cancelled", "ApiCancelled", "Inactive"})
 
 
+def belongs_to(item: BrokerOrder | Execution, order: BrokerOrder) -> bool:
+    """Whether a report is of that order: by permId, or by its ids where the permId has changed, or the orderRef is
+    missing, on the way."""
+    if item.perm_id == order.perm_id:
+        return True
+    same_ids = (item.client_id, item.order_id) == (order.client_id, order.order_id)
+    return same_ids and order.order_id != 0 and item.order_ref in ("", order.order_ref)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BrokerTruth:
     """The broker's answer about one orderRef or one permId. Empty orders and executions: it does not know it.

@@ -72,7 +72,6 @@ class Orders:
             known = self._session.scalar(query.where(OrderRow.perm_id == order.perm_id))
             if known is not None or not order.order_id:
                 return known
-            query = query.where(OrderRow.perm_id.is_(None))
         return self._session.scalar(
             query.where(
                 OrderRow.client_id == order.client_id,
