@@ -12,12 +12,15 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.execution.intent import Job, load_row, ticket_of
 from airflow_ibkr_plugin.execution.market import Market, book_mark, broker_day, gather
+from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
 from airflow_ibkr_plugin.store.sources import gateway_kind
 from airflow_ibkr_plugin.trading.orders import IntentState
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, evaluate
+from airflow_ibkr_plugin.trading.risk_facts import open_quantity
+from airflow_ibkr_plugin.trading.risk_order_rules import HISTORY_ORDERS, HISTORY_SECONDS, OPEN_ORDERS
 from airflow_ibkr_plugin.trading.risk_rules import MARKET_DATA, SHORT_SELLING
 
 if TYPE_CHECKING:
@@ -64,9 +67,9 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
 
 
 def _context(transaction: Session, request: OrderRequest, row: OrderIntent, market: Market) -> RiskContext:
-    intents = Intents(transaction)
-    where = (row.source, row.account, row.con_id)
-    booked = Positions(transaction).of_strategies(*where)
+    orders = AccountOrders(transaction, row.source, row.account, excluding=row.id)
+    open_orders = orders.open()
+    booked = Positions(transaction).of_strategies(row.source, row.account, row.con_id)
     held = sum((own.quantity for own in booked if own.strategy == row.strategy), Decimal(0))
     return RiskContext(
         now=market.now,
@@ -76,11 +79,14 @@ def _context(transaction: Session, request: OrderRequest, row: OrderIntent, mark
         quote=market.quote,
         account=market.account,
         position=market.position,
-        reserved=intents.reserved_quantity(*where, side=row.side, excluding=row.id),
-        held=held + intents.reserved_quantity(*where, side=row.side, strategy=row.strategy, excluding=row.id),
-        orders_today=intents.count_on_day(row.strategy, broker_day(market.now), excluding=row.id),
+        reserved=open_quantity(open_orders, row.con_id, side=row.side),
+        held=held + open_quantity(open_orders, row.con_id, side=row.side, strategy=row.strategy),
+        orders_today=Intents(transaction).count_on_day(row.strategy, broker_day(market.now), excluding=row.id),
         market_open=market.market_open,
         signal=request.signal,
+        requested=row.requested_quantity,
+        open_orders=open_orders,
+        history=orders.history(now=datetime.now(UTC), seconds=HISTORY_SECONDS, most=HISTORY_ORDERS),
     )
 
 
@@ -109,8 +115,5 @@ def _rules(request: OrderRequest) -> list[tuple[RiskRule, Mapping[str, Any]]]:
     """The request's rules and those that are on for every order."""
     rules = list(request.rules)
     names = {rule.name for rule, _ in rules}
-    if MARKET_DATA.name not in names:
-        rules.append((MARKET_DATA, {}))
-    if SHORT_SELLING.name not in names and not request.allow_short:
-        rules.append((SHORT_SELLING, {}))
-    return rules
+    always = [MARKET_DATA, OPEN_ORDERS] if request.allow_short else [MARKET_DATA, OPEN_ORDERS, SHORT_SELLING]
+    return rules + [(rule, {}) for rule in always if rule.name not in names]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
-from airflow_ibkr_plugin.store.models.orders import ExecutionRow, IntentTransition, OrderIntent
+from airflow_ibkr_plugin.store.models.orders import IntentTransition, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import changed, insert_if_absent
-from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentKey, IntentState, Side, check_transition
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentKey, IntentState, check_transition
 
 # Exposure counts from the reservation until the broker has confirmed an end.
 RESERVING = frozenset({IntentState.RESERVED}) | MAYBE_AT_BROKER
@@ -99,7 +97,7 @@ class Intents:
         They are `decided` again, and whoever works on one next must reserve it anew. A worker that comes back after
         its lease has run out cannot renew it.
 
-        :param source: reservations by every connection to the account, as in :meth:`reserved_quantity`.
+        :param source: reservations by every connection to the account, as in `AccountOrders`.
         :returns: the intents that were released.
         """
         query = select(OrderIntent).where(
@@ -136,48 +134,6 @@ class Intents:
     def _set_lease(self, condition: Any, owner: str | None, until: datetime | None) -> bool:
         statement = update(OrderIntent).where(condition).values(lease_owner=owner, lease_until=until)
         return changed(self._session, statement) == 1
-
-    def reserved_quantity(
-        self,
-        source: str,
-        account: str,
-        con_id: int,
-        *,
-        side: Side | None = None,
-        strategy: str | None = None,
-        excluding: int | None = None,
-    ) -> Decimal:
-        """Signed quantity of an instrument that is reserved or may be working, less what is filled already.
-
-        :param source: intents of every connection to the account count, where the kind of gateway is this one's.
-        :param side, strategy: only these intents. :param excluding: id of an intent that is not counted.
-        """
-        query = select(OrderIntent.id, OrderIntent.side, OrderIntent.quantity).where(
-            same_kind(OrderIntent.source, source),
-            OrderIntent.account == account,
-            OrderIntent.con_id == con_id,
-            OrderIntent.state.in_(RESERVING),
-        )
-        if side is not None:
-            query = query.where(OrderIntent.side == side)
-        if strategy is not None:
-            query = query.where(OrderIntent.strategy == strategy)
-        if excluding is not None:
-            query = query.where(OrderIntent.id != excluding)
-        reserved = {row.id: (row.side.sign, row.quantity) for row in self._session.execute(query)}
-        filled = self._filled(reserved)
-        total = Decimal(0)
-        for intent_id, (sign, quantity) in reserved.items():
-            total += sign * max(quantity - filled.get(intent_id, Decimal(0)), Decimal(0))
-        return total
-
-    def _filled(self, intent_ids: Collection[int]) -> dict[int, Decimal]:
-        totals: dict[int, Decimal] = {}
-        query = select(ExecutionRow.intent_id, ExecutionRow.quantity).where(ExecutionRow.intent_id.in_(intent_ids))
-        for intent_id, quantity in self._session.execute(query):
-            assert intent_id is not None
-            totals[intent_id] = totals.get(intent_id, Decimal(0)) + quantity
-        return totals
 
     def count_on_day(self, strategy: str, broker_day: date, *, excluding: int | None = None) -> int:
         """How many orders of the strategy are reserved, or were sent, on the broker's day, whatever became of them.

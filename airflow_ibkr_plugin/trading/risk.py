@@ -12,6 +12,7 @@ from typing import Any
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import OrderTicket
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory
 from airflow_ibkr_plugin.trading.signals import Signal
 
 
@@ -36,6 +37,11 @@ class RiskContext:
         as filled.
     :param orders_today: orders of this strategy that are reserved, or were sent, on the broker's day.
     :param market_open: whether the instrument's market is open at `now`; None if that could not be told.
+    :param requested: quantity that was asked for, before any rule made it smaller.
+    :param open_orders: the account's other orders that are reserved or may be at the broker, all strategies together.
+    :param history: the account's other orders of the last hour.
+
+    What is None is not known: a rule that needs it denies.
     """
 
     now: datetime
@@ -50,6 +56,9 @@ class RiskContext:
     market_open: bool | None
     held: Decimal = Decimal(0)
     signal: Signal | None = None
+    requested: Decimal | None = None
+    open_orders: tuple[OpenOrder, ...] | None = None
+    history: OrderHistory | None = None
 
     @property
     def price(self) -> Decimal | None:

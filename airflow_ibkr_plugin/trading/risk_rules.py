@@ -9,54 +9,16 @@ from collections.abc import Mapping
 from decimal import ROUND_FLOOR, Decimal, localcontext
 from typing import Any
 
+from airflow_ibkr_plugin.trading import risk_order_rules
 from airflow_ibkr_plugin.trading.orders import Side
-from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, allow, clamp, deny
-from airflow_ibkr_plugin.trading.sizing import careful_arithmetic, unit_value, usable_price, whole_increments
+from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, allow, deny
+from airflow_ibkr_plugin.trading.risk_parts import fit, no_value, positive, schema, unit_worth
+from airflow_ibkr_plugin.trading.sizing import careful_arithmetic, usable_price, whole_increments
 
 #: Seconds after which a reference price is stale, where a workflow says nothing else.
 DEFAULT_MAX_AGE = 60
 
-
-def _schema(required: tuple[str, ...] = (), **properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
-
-
-def _positive(description: str) -> dict[str, Any]:
-    return {"type": "number", "exclusiveMinimum": 0, "description": description}
-
-
-_MAX_AGE = _positive(f"Seconds after which the reference price is stale; {DEFAULT_MAX_AGE} if not given.")
-
-
-def _fit(context: RiskContext, allowed: Decimal, reason: str, *, limit: object, observed: object) -> Verdict:
-    """Allow what fits; else clamp to `allowed` (a multiple of the size increment), or deny where that is too small."""
-    if context.ticket.quantity <= allowed:
-        return allow(limit=limit, observed=observed)
-    if allowed > 0 and allowed >= context.instrument.min_size:
-        return clamp(allowed, reason, limit=limit, observed=observed)
-    return deny(reason, limit=limit, observed=observed)
-
-
-def _per_unit(context: RiskContext) -> Decimal | None:
-    """Value of a unit in the base currency; None where the price cannot be used or a rate is missing."""
-    with careful_arithmetic():
-        price = context.price
-        if context.quote.delayed or price is None or not usable_price(price):
-            return None
-        return unit_value(context.instrument, price, context.account.currency)
-
-
-def _no_value(context: RiskContext) -> str:
-    if context.quote.delayed:
-        return "the reference price is delayed"
-    if context.instrument.currency == context.account.currency:
-        return "no reference price"
-    return f"no usable price, or no rate from {context.instrument.currency} to {context.account.currency}"
+_MAX_AGE = positive(f"Seconds after which the reference price is stale; {DEFAULT_MAX_AGE} if not given.")
 
 
 def market_data(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
@@ -84,21 +46,21 @@ def short_selling(context: RiskContext, parameters: Mapping[str, Any]) -> Verdic
         allowed = whole_increments(left, Decimal(1), context.instrument.size_increment)
         if context.ticket.quantity <= left:
             allowed = context.ticket.quantity  # closing an odd rest that is no multiple of the increment
-        return _fit(context, allowed, "the strategy would sell more than it holds", limit=left, observed=context.held)
+        return fit(context, allowed, "the strategy would sell more than it holds", limit=left, observed=context.held)
 
 
 def order_notional(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     """Clamp the order's value, at the highest of reference, limit and stop price, to `max`."""
     limit = Decimal(str(parameters["max"]))
-    per_unit = _per_unit(context)
+    per_unit = unit_worth(context)
     if per_unit is None:
-        return deny(_no_value(context), limit=limit)
+        return deny(no_value(context), limit=limit)
     with careful_arithmetic():
         observed = context.ticket.quantity * per_unit
         if observed <= limit:
             return allow(limit=limit, observed=observed)
         allowed = whole_increments(limit, per_unit, context.instrument.size_increment)
-        return _fit(context, allowed, "the order is worth too much", limit=limit, observed=observed)
+        return fit(context, allowed, "the order is worth too much", limit=limit, observed=observed)
 
 
 def position_size(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
@@ -117,9 +79,9 @@ def position_size(context: RiskContext, parameters: Mapping[str, Any]) -> Verdic
         if "max_quantity" in parameters:
             limits.append(Decimal(str(parameters["max_quantity"])))
         if "max_notional" in parameters:
-            per_unit = _per_unit(context)
+            per_unit = unit_worth(context)
             if per_unit is None:
-                return deny(_no_value(context), observed=after * sign)
+                return deny(no_value(context), observed=after * sign)
             with localcontext(rounding=ROUND_FLOOR):
                 limits.append(Decimal(str(parameters["max_notional"])) / per_unit)
         limit = min(limits)
@@ -127,7 +89,7 @@ def position_size(context: RiskContext, parameters: Mapping[str, Any]) -> Verdic
             return allow(limit=limit, observed=after * sign)
         increment = context.instrument.size_increment
         allowed = min(whole_increments(each - before, Decimal(1), increment) for each in limits)
-        return _fit(context, allowed, "the position would be too large", limit=limit, observed=after * sign)
+        return fit(context, allowed, "the position would be too large", limit=limit, observed=after * sign)
 
 
 def price_collar(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
@@ -150,14 +112,6 @@ def price_collar(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict
     return allow(limit=limit, observed=observed)
 
 
-def orders_per_day(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
-    """Deny when the strategy has had `max` orders on the broker's day."""
-    limit = int(parameters["max"])
-    if context.orders_today < limit:
-        return allow(limit=limit, observed=context.orders_today)
-    return deny("too many orders today", limit=limit, observed=context.orders_today)
-
-
 def trading_hours(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     """Deny unless the instrument's market is open, by the broker's clock and its liquid hours."""
     if context.market_open is True:
@@ -170,14 +124,14 @@ def trading_hours(context: RiskContext, parameters: Mapping[str, Any]) -> Verdic
 MARKET_DATA = RiskRule(
     name="market_data",
     check=market_data,
-    parameters=_schema(max_age_seconds=_MAX_AGE),
+    parameters=schema(max_age_seconds=_MAX_AGE),
     order=1,
     description="Denies when the reference price is missing, delayed or stale. On for every order.",
 )
 SHORT_SELLING = RiskRule(
     name="short_selling",
     check=short_selling,
-    parameters=_schema(),
+    parameters=schema(),
     order=5,
     description="Clamps a SELL to what the strategy holds. On for every order that does not allow short selling.",
 )
@@ -188,19 +142,20 @@ def rules() -> list[RiskRule]:
     return [
         MARKET_DATA,
         SHORT_SELLING,
+        *risk_order_rules.rules(),
         RiskRule(
             name="order_notional",
             check=order_notional,
-            parameters=_schema(("max",), max=_positive("Largest value of one order, in the base currency.")),
+            parameters=schema(("max",), max=positive("Largest value of one order, in the base currency.")),
             order=10,
             description="Clamps an order to the largest value that is allowed.",
         ),
         RiskRule(
             name="position_size",
             check=position_size,
-            parameters=_schema(
-                max_quantity=_positive("Largest position, long or short, in units."),
-                max_notional=_positive("Largest position, long or short, in the base currency."),
+            parameters=schema(
+                max_quantity=positive("Largest position, long or short, in units."),
+                max_notional=positive("Largest position, long or short, in the base currency."),
             )
             | {"minProperties": 1},
             order=20,
@@ -209,9 +164,9 @@ def rules() -> list[RiskRule]:
         RiskRule(
             name="price_collar",
             check=price_collar,
-            parameters=_schema(
+            parameters=schema(
                 ("max_deviation",),
-                max_deviation=_positive(
+                max_deviation=positive(
                     "Largest distance of the limit and the stop price, as a fraction of the reference price."
                 ),
                 max_age_seconds=_MAX_AGE,
@@ -220,18 +175,9 @@ def rules() -> list[RiskRule]:
             description="Denies a limit or stop price too far from the market.",
         ),
         RiskRule(
-            name="orders_per_day",
-            check=orders_per_day,
-            parameters=_schema(
-                ("max",), max={"type": "integer", "minimum": 1, "description": "Orders of the strategy a day."}
-            ),
-            order=60,
-            description="Denies when the strategy has had its orders of the day.",
-        ),
-        RiskRule(
             name="trading_hours",
             check=trading_hours,
-            parameters=_schema(),
+            parameters=schema(),
             order=70,
             description="Denies outside the liquid hours of the instrument.",
         ),

@@ -105,6 +105,7 @@ def test_a_denied_order_is_not_sent_and_its_decisions_are_stored(desk: Any) -> N
         ("short_selling", "allow"),
         ("order_notional", "deny"),
         ("orders_per_day", "allow"),
+        ("open_orders", "allow"),
     ]
     assert not desk.broker.orders
 

@@ -19,9 +19,9 @@ from airflow_ibkr_plugin.execution.place import execute, resume, unfinished
 from airflow_ibkr_plugin.execution.portfolio import snapshot
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
+from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
-from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import IntentKey, IntentState, OrderTicket, OrderType, Side
@@ -148,7 +148,7 @@ def test_forex(broker: BrokerSession, database: Database) -> None:
 def test_a_denied_order_never_reaches_the_broker(broker: BrokerSession, gateway: Any, database: Database) -> None:
     request = request_on(broker, rules=((RULES["order_notional"], {"max": 1}),))
     outcome = execute(broker, database, request, owner="t")
-    assert (outcome.state, len(outcome.decisions)) == (IntentState.DENIED, 3)
+    assert (outcome.state, len(outcome.decisions)) == (IntentState.DENIED, 4)
     assert not at_broker(gateway, request)
 
 
@@ -159,7 +159,7 @@ def test_an_order_the_broker_refuses(broker: BrokerSession, gateway: Any, databa
     assert outcome.state is IntentState.REJECTED
     assert "201" in outcome.reason
     with database.read() as transaction:
-        assert Intents(transaction).reserved_quantity(outcome.source, ACCOUNT, request.instrument.con_id) == 0
+        assert AccountOrders(transaction, outcome.source, ACCOUNT).open() == ()
 
 
 def test_a_limit_order_that_does_not_fill_is_cancelled_and_confirmed(

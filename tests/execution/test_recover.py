@@ -19,7 +19,7 @@ from airflow_ibkr_plugin.errors import (
     IBKRPluginError,
     OrderRejected,
 )
-from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.trading.orders import IntentState, OrderTicket, OrderType, Side
 
 pytestmark = pytest.mark.usefixtures("quick_settle")
@@ -177,7 +177,7 @@ def test_what_is_left_at_the_time_out_is_cancelled_and_what_filled_is_kept(desk:
     assert desk.moves(outcome.intent_id) == ["reserved", "sending", "working", "cancelling", "cancelled"]
     assert desk.position() == 3
     with desk.database.read() as transaction:
-        assert Intents(transaction).reserved_quantity(outcome.source, outcome.account, 756733) == 0
+        assert AccountOrders(transaction, outcome.source, outcome.account).open() == ()
 
 
 def test_a_fill_that_beats_the_cancel_is_a_fill(desk: Any) -> None:

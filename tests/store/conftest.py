@@ -21,6 +21,7 @@ from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.migrate import migrate
 from airflow_ibkr_plugin.store.models import Base, OrderIntent
+from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import (
     Execution,
     IntentKey,
@@ -188,7 +189,7 @@ def intent_fields(**changes: Any) -> dict[str, Any]:
         "account": "DU1",
         "mode": "paper",
         "symbol": "SPY",
-        "instrument": {"symbol": "SPY", "con_id": 756733},
+        "instrument": Instrument(symbol="SPY", con_id=756733, min_tick=Decimal("0.01")).to_dict(),
         "side": Side.BUY,
         "quantity": Decimal(10),
         "requested_quantity": Decimal(12),

@@ -15,12 +15,14 @@ from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import Family, StoreError, StoreFull
 from airflow_ibkr_plugin.store import engine as engine_module
+from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.alerts import Alerts
 from airflow_ibkr_plugin.store.database import Database, open_database
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.migrate import migrate
 from airflow_ibkr_plugin.store.models import AlertRow, Meta
 from airflow_ibkr_plugin.trading.orders import IntentState
+from airflow_ibkr_plugin.trading.risk_facts import open_quantity
 
 Race = Callable[[Callable[[Database, int], Any], int], list[Any]]
 
@@ -117,14 +119,16 @@ def test_check_then_reserve_never_exceeds_the_limit(
         with database.write(serialize="account:DU1") as session:
             intents = Intents(session)
             row, _ = intents.get_or_create(key, **fields)
-            if intents.reserved_quantity(row.source, row.account, row.con_id) + row.quantity > 30:
+            orders = AccountOrders(session, row.source, row.account)
+            if open_quantity(orders.open(), row.con_id) + row.quantity > 30:
                 return False
             intents.transition(row, IntentState.RESERVED, at=now, reason="fits")
             return True
 
     assert sum(race(reserve, 8)) == 3
     with database.read() as session:
-        assert Intents(session).reserved_quantity("simulator:ibkr_default", "DU1", 756733) == Decimal(30)
+        orders = AccountOrders(session, "simulator:ibkr_default", "DU1")
+        assert open_quantity(orders.open(), 756733) == Decimal(30)
 
 
 def test_what_a_writer_read_is_still_true_when_it_writes(database: Database, race: Race) -> None:

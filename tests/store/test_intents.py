@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from airflow_ibkr_plugin.errors import Family, StoreError
+from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.database import Database
-from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models import IntentTransition, OrderIntent
 from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
@@ -73,7 +73,9 @@ def test_an_intent_is_made_once(database: Database, new_intent: Any, new_key: An
         assert intents.get(4711) is None
 
 
-def test_columns_come_back_as_they_were(database: Database, make_intent: MakeIntent, today: date) -> None:
+def test_columns_come_back_as_they_were(
+    database: Database, make_intent: MakeIntent, new_intent: Any, today: date
+) -> None:
     intent = make_intent(limit_price=Decimal("100.25"), broker_day=today, tif=TimeInForce.GTC)
     with database.read() as session:
         row = Intents(session).get(intent.id)
@@ -86,7 +88,7 @@ def test_columns_come_back_as_they_were(database: Database, make_intent: MakeInt
     )
     assert row.state is S.DECIDED
     assert (row.limit_price, row.stop_price, row.broker_day) == (Decimal("100.25"), None, today)
-    assert row.instrument == {"symbol": "SPY", "con_id": 756733}
+    assert row.instrument == new_intent()[1]["instrument"]
     assert not row.outside_rth
     assert row.updated_at == row.created_at
 
@@ -234,39 +236,6 @@ def test_leases_behave_as_the_model(
     assert row.lease_until == (until if holder else None)
 
 
-RESERVING = {S.RESERVED, S.SENDING, S.AMBIGUOUS, S.WORKING, S.CANCELLING}
-
-
-@pytest.mark.parametrize("state", list(S))
-def test_reserved_quantity_by_state(
-    database: Database, make_intent: MakeIntent, now: datetime, state: IntentState
-) -> None:
-    walk(database, make_intent(), state, now)
-    with database.read() as session:
-        reserved = Intents(session).reserved_quantity(SOURCE, "DU1", 756733)
-    assert reserved == (10 if state in RESERVING else 0)
-
-
-def test_reserved_quantity_is_signed_and_less_what_is_filled(
-    database: Database, make_intent: MakeIntent, new_key: Any, new_execution: Any, now: datetime
-) -> None:
-    bought = walk(database, make_intent(new_key(task_id="1")), S.WORKING, now)
-    walk(database, make_intent(new_key(task_id="2"), side=Side.SELL, quantity=Decimal("2.5")), S.RESERVED, now)
-    walk(database, make_intent(new_key(task_id="3"), account="DU2", strategy="other"), S.RESERVED, now)
-    walk(database, make_intent(new_key(task_id="4"), source="paper:x"), S.RESERVED, now)
-    walk(database, make_intent(new_key(task_id="5", con_id=1)), S.RESERVED, now)
-    with database.write() as session:
-        intents, executions = Intents(session), Executions(session)
-        assert intents.reserved_quantity(SOURCE, "DU1", 756733) == Decimal("7.5")
-        executions.record(SOURCE, new_execution(exec_id="1", quantity=Decimal(4)), bought, now)
-        executions.record(SOURCE, new_execution(exec_id="2", quantity=Decimal(1)), bought, now)
-        assert intents.reserved_quantity(SOURCE, "DU1", 756733) == Decimal("2.5")
-        executions.record(SOURCE, new_execution(exec_id="3", quantity=Decimal(6)), bought, now)  # more than ordered
-        assert intents.reserved_quantity(SOURCE, "DU1", 756733) == Decimal("-2.5")
-        assert intents.reserved_quantity(SOURCE, "DU2", 756733, strategy="other") == 10
-        assert intents.reserved_quantity(SOURCE, "DU2", 756733, strategy="momentum") == 0
-
-
 def test_count_on_day(database: Database, make_intent: MakeIntent, new_key: Any, now: datetime, today: date) -> None:
     sent = set(S) - {S.DECIDED, S.DENIED, S.RESERVED}
     for number, state in enumerate(S):
@@ -306,9 +275,9 @@ def test_a_released_intent_counts_no_longer_and_says_why(
     later = now + timedelta(minutes=5)
     with database.write() as session:
         intents = Intents(session)
-        assert (intents.reserved_quantity(SOURCE, "DU1", 756733), intents.count_on_day("momentum", today)) == (10, 1)
+        assert (len(AccountOrders(session, SOURCE, "DU1").open()), intents.count_on_day("momentum", today)) == (1, 1)
         (row,) = intents.release_unheld("simulator:another_connection", "DU1", now=later)
-        assert (intents.reserved_quantity(SOURCE, "DU1", 756733), intents.count_on_day("momentum", today)) == (0, 0)
+        assert (len(AccountOrders(session, SOURCE, "DU1").open()), intents.count_on_day("momentum", today)) == (0, 0)
         assert intents.release_unheld(SOURCE, "DU1", now=later) == []
     assert (row.lease_owner, row.lease_until) == (None, None)
     move = transitions(database, intent.id)[-1]

@@ -25,7 +25,8 @@ class OrderIntent(OfTask, Base):
     __tablename__ = "intents"
     __table_args__ = (
         Index(None, "dag_id", "run_id"),
-        Index(None, "source", "account", "con_id", "state"),
+        Index(None, "account", "state"),
+        Index(None, "account", "sent_at"),
         Index(None, "strategy", "broker_day"),
     )
 

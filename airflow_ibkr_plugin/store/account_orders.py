@@ -1,0 +1,98 @@
+"""The orders of an account, by whichever connection: what is open, and what was ordered lately."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.store.intents import RESERVING
+from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
+from airflow_ibkr_plugin.store.sources import same_kind
+from airflow_ibkr_plugin.trading.instruments import Instrument
+from airflow_ibkr_plugin.trading.orders import IntentState
+from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory, PastOrder
+
+
+class AccountOrders:
+    """The intents of one account; those of every connection to it count, where the kind of gateway is the source's.
+
+    :param excluding: id of an intent that is not counted.
+    """
+
+    def __init__(self, session: Session, source: str, account: str, *, excluding: int | None = None) -> None:
+        self._session = session
+        self._where: list[ColumnElement[bool]] = [same_kind(OrderIntent.source, source), OrderIntent.account == account]
+        if excluding is not None:
+            self._where.append(OrderIntent.id != excluding)
+
+    def open(self) -> tuple[OpenOrder, ...]:
+        """What is reserved or may be at the broker, less what is filled already; oldest first."""
+        query = select(
+            OrderIntent.id,
+            OrderIntent.strategy,
+            OrderIntent.instrument,
+            OrderIntent.side,
+            OrderIntent.quantity,
+            OrderIntent.reference_price,
+            OrderIntent.limit_price,
+            OrderIntent.stop_price,
+        ).where(*self._where, OrderIntent.state.in_(RESERVING))
+        rows = self._session.execute(query.order_by(OrderIntent.id)).all()
+        filled = self._filled([row.id for row in rows])
+        return tuple(_open_order(row, filled.get(row.id, Decimal(0))) for row in rows)
+
+    def _filled(self, intent_ids: Collection[int]) -> dict[int, Decimal]:
+        totals: dict[int, Decimal] = {}
+        query = select(ExecutionRow.intent_id, ExecutionRow.quantity).where(ExecutionRow.intent_id.in_(intent_ids))
+        for intent_id, quantity in self._session.execute(query):
+            assert intent_id is not None
+            totals[intent_id] = totals.get(intent_id, Decimal(0)) + quantity
+        return totals
+
+    def history(self, *, now: datetime, seconds: float, most: int) -> OrderHistory:
+        """What was sent in the last seconds, or is reserved; of more than `most` orders the youngest.
+
+        :param now: UTC now, the clock of `sent_at`.
+        """
+        query = select(
+            OrderIntent.strategy,
+            OrderIntent.con_id,
+            OrderIntent.side,
+            OrderIntent.requested_quantity,
+            OrderIntent.limit_price,
+            OrderIntent.stop_price,
+            OrderIntent.sent_at,
+        ).where(*self._where)
+        reserved = self._session.execute(query.where(OrderIntent.state == IntentState.RESERVED)).all()
+        latest = query.where(OrderIntent.sent_at >= now - timedelta(seconds=seconds))
+        sent = self._session.execute(latest.order_by(OrderIntent.sent_at.desc()).limit(most)).all()
+        orders = tuple(_past_order(row, now) for row in (*reserved, *sent))
+        return OrderHistory(orders=orders, seconds=seconds if len(sent) < most else orders[-1].age)
+
+
+def _open_order(row: Any, filled: Decimal) -> OpenOrder:
+    prices = (row.reference_price, row.limit_price, row.stop_price)
+    return OpenOrder(
+        strategy=row.strategy,
+        instrument=Instrument.from_dict(row.instrument),
+        side=row.side,
+        remaining=max(row.quantity - filled, Decimal(0)),
+        price=max((price for price in prices if price is not None), default=None),
+    )
+
+
+def _past_order(row: Any, now: datetime) -> PastOrder:
+    return PastOrder(
+        strategy=row.strategy,
+        con_id=row.con_id,
+        side=row.side,
+        quantity=row.requested_quantity,
+        limit_price=row.limit_price,
+        stop_price=row.stop_price,
+        age=max((now - row.sent_at).total_seconds(), 0.0) if row.sent_at else 0.0,
+    )

@@ -1,0 +1,165 @@
+"""What every risk rule must keep, for those who write one; needs pytest and hypothesis. See docs/risk.md.
+
+from airflow_ibkr_plugin.testing.risk import RiskRuleConformance
+
+class TestCalm(RiskRuleConformance):
+    rule = CALM
+    parameters = {"min": 0.6}
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import FrameType
+from typing import Any, ClassVar
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_ibkr_plugin.testing.risk_contexts import contexts, risk_context
+from airflow_ibkr_plugin.trading.orders import Side
+from airflow_ibkr_plugin.trading.portfolio import Quote
+from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, evaluate
+from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory, PastOrder
+
+__all__ = ["RiskRuleConformance", "contexts", "risk_context"]
+
+#: Lines of Python that one check may run, for an account with thousands of orders.
+MOST_LINES = 200_000
+# hypothesis asks whether one test may run in several classes; these are meant to.
+_SETTINGS = settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
+)
+
+
+class RiskRuleConformance:
+    """Subclass it as `Test...`, name a rule and parameters with numbers that bind.
+
+    :cvar example: an order that the rule allows with these parameters, and that each of their numbers bears on.
+    """
+
+    rule: ClassVar[RiskRule]
+    parameters: ClassVar[Mapping[str, Any]] = {}
+    example: ClassVar[RiskContext] = risk_context(limit="100", stop="100")
+
+    def test_its_schema_takes_the_parameters_and_no_others(self) -> None:
+        jsonschema.Draft202012Validator.check_schema(self.rule.parameters)
+        jsonschema.validate(self.parameters, self.rule.parameters)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**self.parameters, "no such parameter": 1}, self.rule.parameters)
+
+    def test_it_allows_its_example(self) -> None:
+        assert self._check(self.example).outcome is Outcome.ALLOW
+
+    @_SETTINGS
+    @given(context=contexts())
+    def test_it_answers_and_answers_again_the_same(self, context: RiskContext) -> None:
+        given_parameters = copy.deepcopy(dict(self.parameters))
+        first = self._check(context)
+        assert isinstance(first, Verdict)
+        assert isinstance(first.outcome, Outcome)
+        assert self._check(context) == first
+        assert self.parameters == given_parameters
+
+    @_SETTINGS
+    @given(context=contexts())
+    def test_a_clamp_is_smaller_and_passes(self, context: RiskContext) -> None:
+        verdict = self._check(context)
+        if verdict.outcome is Outcome.CLAMP:
+            assert verdict.quantity is not None
+            assert 0 < verdict.quantity < context.ticket.quantity
+            assert self._check(_resized(context, verdict.quantity)).outcome is Outcome.ALLOW
+
+    @_SETTINGS
+    @given(context=contexts(), more=st.decimals("0.0001", "1e9", places=4))
+    def test_a_larger_order_gets_no_more(self, context: RiskContext, more: Decimal) -> None:
+        allowed = self._allowed(context)
+        if allowed < context.ticket.quantity:
+            assert self._allowed(_resized(context, context.ticket.quantity + more)) <= allowed
+
+    @_SETTINGS
+    @given(context=contexts())
+    def test_knowing_less_allows_no_more(self, context: RiskContext) -> None:
+        allowed = self._allowed(context)
+        for blind in _blinded(context):
+            assert self._allowed(blind) <= allowed
+
+    def test_a_parameter_that_is_no_number_denies(self) -> None:
+        for name, value in self.parameters.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                parameters = {**self.parameters, name: math.nan}
+                assert evaluate([(self.rule, parameters)], self.example).ticket is None, name
+
+    def test_its_work_is_bounded(self) -> None:
+        """Counted, not timed: how many lines run for an account with thousands of orders."""
+        lines = 0
+
+        def count(_frame: FrameType, event: str, _argument: Any) -> Any:
+            nonlocal lines
+            lines += event == "line"
+            return count
+
+        crowd = _crowded(self.example)
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            self._check(crowd)
+        finally:
+            sys.settrace(before)
+        assert lines <= MOST_LINES
+
+    def _check(self, context: RiskContext) -> Verdict:
+        return self.rule.check(context, self.parameters)
+
+    def _allowed(self, context: RiskContext) -> Decimal:
+        """How much of the order passes the rule."""
+        ticket = evaluate([(self.rule, self.parameters)], context).ticket
+        return ticket.quantity if ticket else Decimal(0)
+
+
+def _resized(context: RiskContext, quantity: Decimal) -> RiskContext:
+    return replace(context, ticket=replace(context.ticket, quantity=quantity))
+
+
+def _blinded(context: RiskContext) -> Iterator[RiskContext]:
+    """The context with one thing less that is known."""
+    quote, nan = context.quote, Decimal("NaN")
+    yield replace(context, quote=Quote(con_id=quote.con_id, at=quote.at))
+    yield replace(context, quote=Quote(con_id=quote.con_id, at=quote.at, last=nan))
+    yield replace(context, quote=replace(quote, delayed=True))
+    yield replace(context, quote=replace(quote, at=datetime(1970, 1, 1, tzinfo=UTC)))
+    yield replace(context, account=replace(context.account, net_liquidation=nan))
+    if context.signal is not None:
+        yield replace(context, signal=replace(context.signal, confidence=math.nan))
+    yield replace(context, market_open=None)
+    yield replace(context, signal=None)
+    yield replace(context, requested=None)
+    yield replace(context, open_orders=None)
+    yield replace(context, history=None)
+
+
+def _crowded(context: RiskContext) -> RiskContext:
+    """The same order in an account with thousands of others."""
+    other = replace(context.instrument, symbol="OTHER", con_id=context.instrument.con_id + 1)
+    working = OpenOrder(strategy="other", instrument=other, side=Side.BUY, remaining=Decimal(1), price=Decimal(1))
+    past = PastOrder(
+        strategy=context.strategy,
+        con_id=other.con_id,
+        side=Side.BUY,
+        quantity=Decimal(1),
+        limit_price=None,
+        stop_price=None,
+        age=1.0,
+    )
+    history = OrderHistory(orders=(past,) * 1000, seconds=3600.0)
+    return replace(context, open_orders=(working,) * 2000, history=history)

@@ -1,0 +1,76 @@
+"""What a rule may look at besides the order itself: the account's other orders. Frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from airflow_ibkr_plugin.trading.instruments import Instrument
+from airflow_ibkr_plugin.trading.orders import Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOrder:
+    """An order that is reserved, or that may be at the broker.
+
+    :param remaining: units that are not filled yet, >= 0.
+    :param price: highest of its reference, limit and stop, in the instrument's currency; None if none is known.
+    """
+
+    strategy: str
+    instrument: Instrument
+    side: Side
+    remaining: Decimal
+    price: Decimal | None = None
+
+    @property
+    def signed(self) -> Decimal:
+        """What is left of it, negative for a SELL."""
+        return self.side.sign * self.remaining
+
+
+def open_quantity(
+    orders: Iterable[OpenOrder], con_id: int, *, side: Side | None = None, strategy: str | None = None
+) -> Decimal:
+    """Signed quantity of an instrument that the orders would still trade; only those of a side, of a strategy."""
+    return sum(
+        (
+            order.signed
+            for order in orders
+            if order.instrument.con_id == con_id and side in (None, order.side) and strategy in (None, order.strategy)
+        ),
+        Decimal(0),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastOrder:
+    """An order that is reserved or was sent, whatever became of it.
+
+    :param quantity: as it was asked for, before any rule made it smaller.
+    :param age: seconds since it was first sent; 0 where that is yet to come.
+    """
+
+    strategy: str
+    con_id: int
+    side: Side
+    quantity: Decimal
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    age: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderHistory:
+    """The account's latest orders, all strategies together.
+
+    :param seconds: no order that is younger is missing.
+    """
+
+    orders: tuple[PastOrder, ...]
+    seconds: float
+
+    def since(self, seconds: float, *, strategy: str | None = None) -> list[PastOrder]:
+        """Those that are at most so old; only a strategy's."""
+        return [order for order in self.orders if order.age <= seconds and strategy in (None, order.strategy)]

@@ -1,0 +1,237 @@
+"""Built-in risk rules about one order, its signal, and the orders around it. Money is in `risk_rules.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from airflow_ibkr_plugin.trading.instruments import Instrument
+from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, Verdict, allow, deny
+from airflow_ibkr_plugin.trading.risk_facts import OrderHistory
+from airflow_ibkr_plugin.trading.risk_parts import count, fit, positive, schema
+from airflow_ibkr_plugin.trading.sizing import careful_arithmetic, whole_increments
+
+#: Working orders of one contract, side and account that IBKR takes. Source: TWS API, "Order Limits".
+IBKR_OPEN_ORDERS = 20
+#: How far back the rules about earlier orders can look, in seconds.
+HISTORY_SECONDS = 3600.0
+#: How many earlier orders they can tell apart.
+HISTORY_ORDERS = 1000
+
+_UNKNOWN_ORDERS = "the account's other orders are not known"
+_INSTRUMENTS = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 10_000,
+    "uniqueItems": True,
+    "items": {"type": ["string", "integer"]},
+    "description": "Names as in `symbols`, such as SPY or EUR.USD, or IBKR's contract ids.",
+}
+
+
+def order_quantity(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Clamp the order to `max` units."""
+    limit = Decimal(str(parameters["max"]))
+    with careful_arithmetic():
+        asked = context.ticket.quantity
+        if asked <= limit:
+            return allow(limit=limit, observed=asked)
+        allowed = whole_increments(limit, Decimal(1), context.instrument.size_increment)
+        return fit(context, allowed, "the order is too large", limit=limit, observed=asked)
+
+
+def open_orders(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny above IBKR's 20 open orders of a contract and side, and above the strategy's own `max`."""
+    if context.open_orders is None:
+        return deny(_UNKNOWN_ORDERS)
+    alike = sum(
+        order.instrument.con_id == context.instrument.con_id and order.side is context.ticket.side
+        for order in context.open_orders
+    )
+    if not alike < IBKR_OPEN_ORDERS:
+        reason = f"IBKR takes {IBKR_OPEN_ORDERS} open orders of a contract and side"
+        return deny(reason, limit=IBKR_OPEN_ORDERS, observed=alike)
+    limit = parameters.get("max")
+    if limit is None:
+        return allow(limit=IBKR_OPEN_ORDERS, observed=alike)
+    own = sum(order.strategy == context.strategy for order in context.open_orders)
+    if own < limit:
+        return allow(limit=limit, observed=own)
+    return deny("the strategy has too many open orders", limit=limit, observed=own)
+
+
+def orders_per_day(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny when the strategy has had `max` orders on the broker's day."""
+    limit = int(parameters["max"])
+    if context.orders_today < limit:
+        return allow(limit=limit, observed=context.orders_today)
+    return deny("too many orders today", limit=limit, observed=context.orders_today)
+
+
+def order_rate(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny when the strategy (`max`) or the account (`max_account`) had its orders of the last `seconds`."""
+    history = context.history
+    if history is None:
+        return deny(_UNKNOWN_ORDERS)
+    seconds = parameters["seconds"]
+    own = len(history.since(seconds, strategy=context.strategy))
+    every = len(history.since(seconds))
+    for name, observed in (("max", own), ("max_account", every)):
+        limit = parameters.get(name)
+        if limit is not None and not observed < limit:
+            whose = "strategy" if name == "max" else "account"
+            return deny(f"the {whose} has had its orders of {seconds} s", limit=limit, observed=observed)
+    if not _reaches(history, seconds):
+        return deny(f"the orders of the last {seconds} s are too many to know", observed=f"{history.seconds:.0f} s")
+    limits = [parameters[name] for name in ("max", "max_account") if name in parameters]
+    return allow(limit=min(limits), observed=f"{own} of the strategy, {every} of the account")
+
+
+def duplicate_order(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny what the strategy has ordered in the last `seconds`: the instrument, side, quantity and prices are equal.
+
+    Quantities are compared as they were asked for: two orders that were clamped to different sizes may be the same.
+    """
+    history, seconds = context.history, parameters["seconds"]
+    if history is None or context.requested is None:
+        return deny(_UNKNOWN_ORDERS)
+    if not _reaches(history, seconds):
+        return deny(f"the orders of the last {seconds} s are too many to know", observed=f"{history.seconds:.0f} s")
+    ticket = context.ticket
+    mine = (context.instrument.con_id, ticket.side, context.requested, ticket.limit_price, ticket.stop_price)
+    for order in history.since(seconds, strategy=context.strategy):
+        if mine == (order.con_id, order.side, order.quantity, order.limit_price, order.stop_price):
+            return deny("the strategy has just ordered the same", limit=f"{seconds} s", observed=f"{order.age:.1f} s")
+    return allow(limit=f"{seconds} s")
+
+
+def _reaches(history: OrderHistory, seconds: float) -> bool:
+    return seconds <= history.seconds
+
+
+def allow_list(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny an instrument that is not one of `instruments`."""
+    name = context.instrument.name
+    if _listed(context.instrument, parameters):
+        return allow(observed=name)
+    return deny("the instrument is not on the list of those allowed", observed=name)
+
+
+def restricted_list(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny an instrument that is one of `instruments`."""
+    name = context.instrument.name
+    if _listed(context.instrument, parameters):
+        return deny("the instrument is restricted", observed=name)
+    return allow(observed=name)
+
+
+def _listed(instrument: Instrument, parameters: Mapping[str, Any]) -> bool:
+    named = {entry.upper() if isinstance(entry, str) else entry for entry in parameters["instruments"]}
+    return instrument.name.upper() in named or instrument.con_id in named
+
+
+def minimum_confidence(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny when the signal's confidence is below `min`, or when there is no signal."""
+    limit = parameters["min"]
+    if context.signal is None:
+        return deny("there is no signal", limit=limit)
+    observed = context.signal.confidence
+    if observed >= limit:
+        return allow(limit=limit, observed=observed)
+    return deny("the signal is not confident enough", limit=limit, observed=observed)
+
+
+def signal_age(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny when the last bar that the signal was made from is older than `max_seconds`, by the broker's clock."""
+    limit = float(parameters["max_seconds"])
+    if context.signal is None:
+        return deny("there is no signal", limit=f"{limit:g} s")
+    # In either direction: a bar of the future is as wrong as an old one.
+    age = (context.now - context.signal.as_of).total_seconds()
+    if abs(age) <= limit:
+        return allow(limit=f"{limit:g} s", observed=f"{age:.0f} s")
+    return deny("the signal is too old", limit=f"{limit:g} s", observed=f"{age:.0f} s")
+
+
+_RECENT = positive(f"How far back it looks, at most {HISTORY_SECONDS:g} s.", maximum=HISTORY_SECONDS)
+
+OPEN_ORDERS = RiskRule(
+    name="open_orders",
+    check=open_orders,
+    parameters=schema(max=count("Open orders of the strategy, all instruments together.")),
+    order=66,
+    description="Denies above IBKR's 20 open orders of a contract, side and account. On for every order.",
+)
+
+
+def rules() -> list[RiskRule]:
+    """The rules of this module; the one that clamps runs before those that only deny."""
+    return [
+        RiskRule(
+            name="order_quantity",
+            check=order_quantity,
+            parameters=schema(("max",), max=positive("Largest order, in units.")),
+            order=8,
+            description="Clamps an order to the largest quantity that is allowed.",
+        ),
+        RiskRule(
+            name="orders_per_day",
+            check=orders_per_day,
+            parameters=schema(("max",), max=count("Orders of the strategy a day.")),
+            order=60,
+            description="Denies when the strategy has had its orders of the day.",
+        ),
+        RiskRule(
+            name="order_rate",
+            check=order_rate,
+            parameters=schema(
+                ("seconds",),
+                seconds=_RECENT,
+                max=count("Orders of the strategy in that time.", maximum=HISTORY_ORDERS),
+                max_account=count("Orders of the account in that time, all strategies.", maximum=HISTORY_ORDERS),
+            )
+            | {"minProperties": 2},
+            order=62,
+            description="Denies when the strategy or the account orders too fast.",
+        ),
+        RiskRule(
+            name="duplicate_order",
+            check=duplicate_order,
+            parameters=schema(("seconds",), seconds=_RECENT),
+            order=64,
+            description="Denies what the strategy has just ordered: same instrument, side, quantity and prices.",
+        ),
+        OPEN_ORDERS,
+        RiskRule(
+            name="allow_list",
+            check=allow_list,
+            parameters=schema(("instruments",), instruments=_INSTRUMENTS),
+            order=72,
+            description="Denies an instrument that is not on the list.",
+        ),
+        RiskRule(
+            name="restricted_list",
+            check=restricted_list,
+            parameters=schema(("instruments",), instruments=_INSTRUMENTS),
+            order=74,
+            description="Denies an instrument that is on the list.",
+        ),
+        RiskRule(
+            name="minimum_confidence",
+            check=minimum_confidence,
+            parameters=schema(
+                ("min",),
+                min={"type": "number", "minimum": 0, "maximum": 1, "description": "Lowest confidence that trades."},
+            ),
+            order=80,
+            description="Denies a signal that is not confident enough.",
+        ),
+        RiskRule(
+            name="signal_age",
+            check=signal_age,
+            parameters=schema(("max_seconds",), max_seconds=positive("Age of the last bar that the analyst saw.")),
+            order=82,
+            description="Denies a signal that was made from old bars.",
+        ),
+    ]

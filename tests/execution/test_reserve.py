@@ -1,0 +1,75 @@
+"""What the reserving transaction reads for the rules, against the broker in memory (see conftest)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+
+from airflow_ibkr_plugin.trading.orders import IntentState, Side
+
+NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
+
+
+def leave_open(broker: Any, perm_id: int) -> None:
+    """The order works on, and its task is killed."""
+    raise KeyboardInterrupt
+
+
+def place_open(desk: Any, count: int, **changes: Any) -> None:
+    desk.broker.fate = leave_open
+    for number in range(count):
+        with pytest.raises(KeyboardInterrupt):
+            desk.place(run_id=f"open-{number}", **changes)
+    desk.broker.fate = None
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_ibkr_would_refuse_the_twenty_first_open_order(desk: Any) -> None:
+    place_open(desk, 19)
+    place_open(desk, 1, strategy="other")
+    outcome = desk.place(run_id="one-more")
+    assert outcome.state is IntentState.DENIED
+    assert outcome.reason.startswith("open_orders: IBKR takes 20")
+    assert desk.place(Side.SELL, 1, run_id="other-side", allow_short=True).state is IntentState.FILLED
+
+
+def test_a_strategy_has_no_more_open_orders_than_it_may(desk: Any) -> None:
+    limit = {"rules": {"open_orders": {"max": 2}}}
+    place_open(desk, 2)
+    assert desk.place(run_id="next", **limit).state is IntentState.DENIED
+    assert desk.place(strategy="other", **limit).state is IntentState.FILLED
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_the_order_rate_counts_what_was_sent_by_any_connection_to_the_account(desk: Any) -> None:
+    limit = {"rules": {"order_rate": {"seconds": 60, "max_account": 2}}}
+    with freeze_time(NOW) as clock:
+        source = "simulator:second"
+        request = desk.request(strategy="other", source=source)
+        assert desk.execute(request, desk.connect(source=source)).state is IntentState.FILLED
+        assert desk.place(run_id="1", **limit).state is IntentState.FILLED
+        assert desk.place(run_id="2", **limit).state is IntentState.DENIED
+        clock.tick(timedelta(seconds=61))
+        assert desk.place(run_id="3", **limit).state is IntentState.FILLED
+
+
+def test_what_was_denied_was_not_ordered(desk: Any) -> None:
+    with freeze_time(NOW):
+        assert desk.place(run_id="1", rules={"order_notional": {"max": 1}}).state is IntentState.DENIED
+        limit = {"rules": {"order_rate": {"seconds": 60, "max": 1}, "duplicate_order": {"seconds": 60}}}
+        assert desk.place(run_id="2", **limit).state is IntentState.FILLED
+        assert desk.place(run_id="3", **limit).state is IntentState.DENIED
+
+
+def test_a_duplicate_within_its_time_is_denied_however_the_first_was_clamped(desk: Any) -> None:
+    rules = {"duplicate_order": {"seconds": 300}, "position_size": {"max_quantity": 15}}
+    with freeze_time(NOW) as clock:
+        assert desk.place(run_id="1", quantity=12, rules=rules).filled == 12
+        outcome = desk.place(run_id="2", quantity=12, rules=rules)
+        assert outcome.reason.startswith("duplicate_order")
+        clock.tick(timedelta(seconds=301))
+        assert desk.place(run_id="3", quantity=12, rules=rules).filled == 3
+        assert desk.place(run_id="4", quantity=12, rules=rules).state is IntentState.DENIED
