@@ -6,8 +6,9 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.errors import ConfigError, StoreError
 from airflow_ibkr_plugin.execution.consent import check_consent, check_where
+from airflow_ibkr_plugin.execution.gate import state_now
 from airflow_ibkr_plugin.execution.intent import Job, ticket_of
 from airflow_ibkr_plugin.execution.lease import hold, lease_seconds
 from airflow_ibkr_plugin.execution.market import Market, gather
@@ -19,7 +20,15 @@ from airflow_ibkr_plugin.execution.send import send
 from airflow_ibkr_plugin.execution.settle import ask_for_commissions, settle
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.trading.instruments import Instrument
-from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, IntentKey, IntentState, OrderTicket, Side
+from airflow_ibkr_plugin.trading.orders import (
+    MAYBE_AT_BROKER,
+    TERMINAL,
+    BrokerOrder,
+    IntentKey,
+    IntentState,
+    OrderTicket,
+    Side,
+)
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
@@ -27,6 +36,8 @@ if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.models.orders import OrderIntent
 
 log = logging.getLogger(__name__)
+
+_ATTEMPTS = 10
 
 
 def execute(session: BrokerSession, database: Database, request: OrderRequest, *, owner: str) -> OrderOutcome:
@@ -131,14 +142,28 @@ def _work(job: Job, market: Market | None) -> None:
     state = job.load().state  # under the lease: another worker may have ended it meanwhile
     order = recover(job) if state in MAYBE_AT_BROKER else None
     if order is None:
-        state = job.load().state
-        if state in TERMINAL:
-            return
-        if reserve(job, market).state in TERMINAL:
-            return
-        order = send(job)
+        order = _reserve_and_send(job, market)
     if order is not None:
         settle(job, order)
+
+
+def _reserve_and_send(job: Job, market: Market | None) -> BrokerOrder | None:
+    """The order as the broker acknowledged it; None where it has ended.
+
+    :raises StoreError: the trading state kept changing between the risk check and the send.
+    """
+    for _ in range(_ATTEMPTS):
+        if job.load().state in TERMINAL:
+            return None
+        seen = state_now(job)
+        if reserve(job, market).state in TERMINAL:
+            return None
+        if (order := send(job, seen)) is not None:
+            return order
+        market = None
+    raise StoreError(
+        f"The trading state changed {_ATTEMPTS} times between the risk check and the send.", remedy="Try again."
+    )
 
 
 def _intent(session: BrokerSession, database: Database, request: OrderRequest) -> tuple[OrderIntent, Market | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
+from airflow_ibkr_plugin.execution.gate import closing_rules, is_closing, state_rules
 from airflow_ibkr_plugin.execution.intent import Job, load_row, ticket_of
 from airflow_ibkr_plugin.execution.market import Market, book_mark, broker_day, gather
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
@@ -92,7 +93,7 @@ def _context(transaction: Session, request: OrderRequest, row: OrderIntent, mark
 
 def _decide(transaction: Session, request: OrderRequest, row: OrderIntent, context: RiskContext) -> OrderIntent:
     at = datetime.now(UTC)
-    result = evaluate(_rules(request), context)
+    result = evaluate(_rules(transaction, request, row, context), context)
     RiskDecisions(transaction).add_all(row.id, result.decisions, at)
     intents = Intents(transaction)
     if result.ticket is None:
@@ -111,9 +112,13 @@ def _decide(transaction: Session, request: OrderRequest, row: OrderIntent, conte
     return row
 
 
-def _rules(request: OrderRequest) -> list[tuple[RiskRule, Mapping[str, Any]]]:
-    """The request's rules and those that are on for every order."""
-    rules = list(request.rules)
+def _rules(
+    transaction: Session, request: OrderRequest, row: OrderIntent, context: RiskContext
+) -> list[tuple[RiskRule, Mapping[str, Any]]]:
+    """The request's rules and those that are on for every order; of a closing order, that it closes."""
+    if is_closing(request):
+        return closing_rules(transaction, row, context)
+    rules = [*request.rules, *state_rules(transaction, row, context)]
     names = {rule.name for rule, _ in rules}
     always = [MARKET_DATA, OPEN_ORDERS] if request.allow_short else [MARKET_DATA, OPEN_ORDERS, SHORT_SELLING]
     return rules + [(rule, {}) for rule in always if rule.name not in names]

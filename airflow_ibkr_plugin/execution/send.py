@@ -9,17 +9,22 @@ from airflow_ibkr_plugin.broker.order_ids import allocate_order_id
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, Family, OrderRejected
 from airflow_ibkr_plugin.execution.book import book
+from airflow_ibkr_plugin.execution.gate import begin_sending
 from airflow_ibkr_plugin.execution.intent import Job, ticket_of
 from airflow_ibkr_plugin.execution.market import broker_day
 from airflow_ibkr_plugin.execution.recover import adopt
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, IntentState
+from airflow_ibkr_plugin.trading.trading_state import EffectiveState
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.models.orders import OrderIntent
 
 
-def send(job: Job) -> BrokerOrder | None:
-    """Send the reserved intent. Returns the acknowledged order; None where the broker refused it or it has ended.
+def send(job: Job, seen: EffectiveState) -> BrokerOrder | None:
+    """Send the reserved intent. Returns the acknowledged order.
+
+    None where the broker refused it or it has ended, and, with the intent not ended, where the trading state has
+    changed since it was `seen`: then nothing was sent, and risk must be checked again.
 
     :raises BrokerError: what became of it is unknown. Its family says retry, and the retry asks the broker.
     """
@@ -31,13 +36,16 @@ def send(job: Job) -> BrokerOrder | None:
         job.move(IntentState.SENDING, "the broker has it already; nothing is sent", **first)
         return adopt(job, truth)
     order_id = allocate_order_id(job.session, job.database)
-    sending = job.move(
-        IntentState.SENDING,
+    sending = begin_sending(
+        job,
+        seen,
         f"order id {order_id} of client id {job.session.client_id}",
         client_id=job.session.client_id,
         order_id=order_id,
         **first,
     )
+    if sending is None:
+        return None
     job.lease.check_before_send()
     try:
         order = _place(job, sending, order_id)

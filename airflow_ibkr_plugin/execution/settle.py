@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout
 from airflow_ibkr_plugin.execution.book import book
+from airflow_ibkr_plugin.execution.gate import cancel_wanted
 from airflow_ibkr_plugin.execution.intent import Job
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, IntentState
@@ -26,7 +27,7 @@ CANCEL_SECONDS = 15.0
 
 
 def settle(job: Job, order: BrokerOrder) -> None:
-    """Follow the order to its end: filled, rejected, or cancelled when `wait_seconds` are over.
+    """Follow the order to its end: filled, rejected, or cancelled when `wait_seconds` are over or by command.
 
     :raises BrokerTimeout: the broker did not confirm the cancel; the retry asks again.
     :raises ClientIdInUse: only another client id can cancel the order, and it is in use.
@@ -34,12 +35,14 @@ def settle(job: Job, order: BrokerOrder) -> None:
     deadline = time.monotonic() + job.request.wait_seconds
     # A cancel that was asked for before a crash is asked for again, not waited for.
     cancelling = job.load().state is IntentState.CANCELLING
-    while not cancelling and (left := deadline - time.monotonic()) > 0:
+    command = ""
+    while not (cancelling or command) and (left := deadline - time.monotonic()) > 0:
         truth = job.session.wait_terminal(order, seconds=min(left, _SLICE_SECONDS))
         if book(job, truth).state in TERMINAL:
             return
+        command = cancel_wanted(job)
     if not cancelling:
-        job.move(IntentState.CANCELLING, f"not filled within {job.request.wait_seconds:g} s")
+        job.move(IntentState.CANCELLING, command or f"not filled within {job.request.wait_seconds:g} s")
     row = book(job, _cancel(job, order))
     if row.state not in TERMINAL:
         raise BrokerTimeout(

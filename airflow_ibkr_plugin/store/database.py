@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, inspect, select, text
+from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy.exc import (
     DatabaseError,
     DataError,
@@ -130,11 +130,15 @@ def open_database() -> Database:
     return _databases.get(url) or _databases.setdefault(url, Database(url))
 
 
-def lock(session: Session, name: str) -> None:
-    """Hold `name` until the end of the transaction. SQLite's writers exclude each other already."""
+def lock(session: Session, name: str, *, shared: bool = False) -> None:
+    """Hold `name` until the end of the transaction, alone, or `shared` with all that hold it so.
+
+    SQLite's writers exclude each other already.
+    """
     if session.get_bind().dialect.name == "postgresql":
         digest = hashlib.blake2b(f"airflow_ibkr_plugin:{name}".encode(), digest_size=8).digest()
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int.from_bytes(digest, "big", signed=True)})
+        function = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        session.execute(select(function(int.from_bytes(digest, "big", signed=True))))
 
 
 def installation_id(session: Session) -> str:

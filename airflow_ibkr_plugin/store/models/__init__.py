@@ -16,6 +16,7 @@ from airflow_ibkr_plugin.store.models.orders import (
 from airflow_ibkr_plugin.store.models.outbox import AlertRow, TrackingRow
 from airflow_ibkr_plugin.store.models.portfolio import AccountSnapshotRow, PositionRow
 from airflow_ibkr_plugin.store.models.runs import Failure, Override, Run, RunState
+from airflow_ibkr_plugin.store.models.trading_state import TradingCommand, TradingStateChange, TradingStateRow
 
 __all__ = [
     "AccountSnapshotRow",
@@ -42,4 +43,7 @@ __all__ = [
     "RunState",
     "SignalRow",
     "TrackingRow",
+    "TradingCommand",
+    "TradingStateChange",
+    "TradingStateRow",
 ]

@@ -381,3 +381,38 @@ def upgrade() -> None:
         sa.Column("created_at", UTCDateTime, nullable=False),
     )
     op.create_index("ix_risk_decisions_intent_id", "risk_decisions", ["intent_id"])
+    op.create_table(
+        "trading_states",
+        sa.Column("strategy", sa.String, primary_key=True),
+        sa.Column("state", Word, nullable=False),
+        sa.Column("version", BigInt, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("changed_by", sa.String, nullable=False),
+        sa.Column("changed_at", UTCDateTime, nullable=False),
+    )
+    op.create_table(
+        "trading_state_changes",
+        sa.Column("id", BigInt, primary_key=True),
+        sa.Column("strategy", sa.String, nullable=False),
+        sa.Column("old_state", Word, nullable=False),
+        sa.Column("new_state", Word, nullable=False),
+        sa.Column("changed_by", sa.String, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("at", UTCDateTime, nullable=False),
+    )
+    op.create_index("ix_trading_state_changes_strategy", "trading_state_changes", ["strategy"])
+    op.create_table(
+        "trading_commands",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("strategy", sa.String, nullable=False),
+        sa.Column("state", Word, nullable=False),
+        sa.Column("flatten", sa.Boolean, nullable=False),
+        sa.Column("last_intent_id", BigInt, nullable=False),
+        sa.Column("requested_by", sa.String, nullable=False),
+        sa.Column("requested_at", UTCDateTime, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("cancelled_at", UTCDateTime, nullable=True),
+        sa.Column("flat_at", UTCDateTime, nullable=True),
+        sa.Column("ended_at", UTCDateTime, nullable=True),
+        sa.Column("last_error", sa.Text, nullable=False),
+    )

@@ -1,0 +1,59 @@
+"""Commands to cancel what works and to close what is held, until they are carried out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.store.models.orders import OrderIntent
+from airflow_ibkr_plugin.store.models.trading_state import TradingCommand
+from airflow_ibkr_plugin.store.sql import insert_if_absent
+from airflow_ibkr_plugin.trading.trading_state import INSTALLATION
+
+
+class TradingCommands:
+    """Commands by their id."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, command_id: str) -> TradingCommand | None:
+        """The command of that id, as it is now."""
+        return self._session.get(TradingCommand, command_id, populate_existing=True)
+
+    def get_or_create(self, command_id: str, **fields: Any) -> TradingCommand:
+        """The command of that id, made if there is none. It is about every intent that is stored by now.
+
+        :param fields: strategy, state, flatten, requested_by, requested_at, reason.
+        """
+        last = self._session.scalar(select(func.max(OrderIntent.id))) or 0
+        values = {"id": command_id, "last_intent_id": last, "last_error": "", **fields}
+        insert_if_absent(self._session, TradingCommand, ("id",), values)
+        return self._session.get_one(TradingCommand, command_id, populate_existing=True)
+
+    def uncancelled(self) -> list[TradingCommand]:
+        """Those of which the broker has not confirmed yet that nothing works, oldest first."""
+        query = select(TradingCommand).where(TradingCommand.cancelled_at.is_(None), TradingCommand.ended_at.is_(None))
+        return list(self._session.scalars(query.order_by(TradingCommand.requested_at, TradingCommand.id)))
+
+    def wants_cancelled(self, strategy: str, intent_id: int) -> TradingCommand | None:
+        """A command that this intent's order is to be cancelled by."""
+        return next(
+            (
+                command
+                for command in self.uncancelled()
+                if command.strategy in (INSTALLATION, strategy) and intent_id <= command.last_intent_id
+            ),
+            None,
+        )
+
+    def end(self, strategy: str, at: datetime) -> None:
+        """The state of this scope was loosened: its commands are not carried on."""
+        self._session.execute(
+            update(TradingCommand)
+            .where(TradingCommand.strategy == strategy, TradingCommand.ended_at.is_(None))
+            .values(ended_at=at)
+        )
