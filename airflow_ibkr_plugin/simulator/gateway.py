@@ -175,21 +175,14 @@ class Gateway:
             )
         return self._cross(currency, "USD", moment) * self._cross("USD", wanted, moment)
 
-    def split(self, con_id: int, ratio: Decimal) -> None:
+    def split(self, instrument: Instrument, ratio: Decimal) -> None:
         """Split a stock into `ratio` new shares for each: its prices, past ones too, and the position.
 
-        Fractions of a share are paid out at the last price. Working orders stay as they are.
-
-        :raises ConfigError: it is no stock of the catalogue, or no ratio.
+        Fractions of a share are paid out at the last price.
         """
-        instrument = self.catalogue.get(con_id)
-        if instrument is None or instrument.is_forex or not (ratio.is_finite() and ratio > 0):
-            raise ConfigError(
-                f"conId {con_id} cannot be split {ratio} for 1.", remedy="Name a stock, and a ratio above 0."
-            )
         self.market.split(instrument, float(ratio))
         price = self.last_price(instrument)
-        self.splits.append(Split(con_id, ratio, price, self.today, self.book.execution_count))
+        self.splits.append(Split(instrument.con_id, ratio, price, self.today, self.book.execution_count))
         self._book_split(self.splits[-1])
         if self.store is not None:
             self.store.put("splits", dump_splits(self.splits))

@@ -24,7 +24,7 @@ def test_a_split_between_two_days_is_fetched_anew(
         apple = session.resolve(InstrumentSpec.parse("AAPL"))
         before = fetch_bars(session, database, apple, BarsRequest(duration="30 D"))
         own_simulator.control("clock", set=NEXT_DAY.isoformat())
-        own_simulator.control("split", con_id=apple.con_id, ratio=4)
+        own_simulator.control("split", symbol="AAPL", ratio=4)
         with caplog.at_level(logging.WARNING):
             after = fetch_bars(session, database, apple, BarsRequest(duration="30 D"))
     assert "4 times the broker's, a split; all bars are fetched again" in caplog.text

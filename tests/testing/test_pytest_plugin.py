@@ -60,7 +60,7 @@ def test_options_come_from_markers_and_parameters(project: pytest.Pytester) -> N
         @pytest.mark.ibkr_gateway(account="DU1111111", clock=None, ibc_port=0)
         def test_nearest(ibkr_gateway):
             status = ibkr_gateway.control("status")
-            assert (status["account"], status["clock"]["simulated"]) == ("DU1111111", False)
+            assert (status["accounts"], status["clock"]["simulated"]) == (["DU1111111"], False)
             assert ibkr_gateway.ibc_port
 
         @pytest.mark.parametrize("ibkr_gateway", [{"clock": datetime(2027, 1, 4, tzinfo=UTC)}], indirect=True)

@@ -3,8 +3,7 @@
 Source: IBKR, "Commissions": Stocks, North America (USD 0.005 a share, at least 1.00, at most 1 % of the value; CAD
 0.01, 1.00, 0.5 %), Europe (0.05 %, at least EUR 3.00, GBP 3.00, CHF 5.00), Asia-Pacific (Japan 0.08 %, at least JPY
 80), Spot Currencies (0.20 basis points, at least USD 2.00, converted and charged in the account's base currency).
-Exchange, regulatory and transaction fees, taxes and the rule that an order of several days pays its minimum anew are
-left out.
+Exchange, regulatory and transaction fees, and taxes are left out.
 """
 
 from __future__ import annotations
@@ -51,11 +50,11 @@ FOREX = Schedule(of_value=Decimal("0.00002"), minimum=Decimal("2.00"))
 def order_commission(
     gateway: Gateway, instrument: Instrument, shares: Decimal, price: Decimal, charged: Decimal = ZERO
 ) -> tuple[Decimal, str]:
-    """Commission and its currency for what an order has filled so far, less what it was charged before.
+    """Commission and its currency for what an order has filled on a day, less what it was charged for that before.
 
-    So an order pays its minimum once, and the same in all however it is filled.
+    So an order pays its minimum once a day, and the same in all however it is filled on it.
 
-    :param shares: filled so far. :param price: their average.
+    :param shares: filled so far on the day. :param price: their average.
     """
     value = shares * price
     if not instrument.is_forex:

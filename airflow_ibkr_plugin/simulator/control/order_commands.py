@@ -9,12 +9,14 @@ from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.api.order_messages import send_completed_order
 from airflow_ibkr_plugin.simulator.api.session import Session
 from airflow_ibkr_plugin.simulator.control.fields import Answer, Command, Field, choice, integer, number, text
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.orders.checks import Refusal
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.server import Simulator
 
 CLIENT = Field("client", integer(0), "a connected client's id")
+CONTRACT = (Field("symbol", text(), "of the contract"), Field("currency", text(), "of the contract", "USD"))
 
 
 def connected(simulator: Simulator, client_id: int) -> Session:
@@ -26,6 +28,18 @@ def connected(simulator: Simulator, client_id: int) -> Session:
     if session is None:
         raise ConfigError(f"client {client_id} is not connected; connected are {simulator.clients.ids}.")
     return session
+
+
+def contract(simulator: Simulator, values: dict[str, Any]) -> Instrument:
+    """The contract that the fields of :data:`CONTRACT` name.
+
+    :raises ConfigError: none has that symbol and currency.
+    """
+    symbol, currency = values["symbol"], values["currency"]
+    found = [item for item in simulator.gateway.catalogue if (item.symbol, item.currency) == (symbol, currency)]
+    if len(found) != 1:
+        raise ConfigError(f"{len(found)} contracts have the symbol {symbol} and the currency {currency}.")
+    return found[0]
 
 
 def _orders(simulator: Simulator, values: dict[str, Any]) -> Answer:
@@ -61,10 +75,7 @@ def _completed_order(simulator: Simulator, values: dict[str, Any]) -> Answer:
 
 
 def _manual_order(simulator: Simulator, values: dict[str, Any]) -> Answer:
-    symbol, currency = values["symbol"], values["currency"]
-    found = [item for item in simulator.gateway.catalogue if (item.symbol, item.currency) == (symbol, currency)]
-    if len(found) != 1:
-        raise ConfigError(f"manual_order: {len(found)} contracts have the symbol {symbol} and the currency {currency}.")
+    instrument = contract(simulator, values)
     fields = {
         "action": values["action"],
         "quantity": Decimal(values["quantity"]),
@@ -73,7 +84,7 @@ def _manual_order(simulator: Simulator, values: dict[str, Any]) -> Answer:
         "tif": values["tif"],
     }
     try:
-        order = simulator.desk.place_manual(found[0], fields)
+        order = simulator.desk.place_manual(instrument, fields)
     except Refusal as refusal:
         raise ConfigError(f"manual_order: {refusal.code} {refusal.message}") from None
     return {"perm_id": order.perm_id, "order_id": order.order_id, "status": order.status}
@@ -100,8 +111,7 @@ ORDERS = (
         {"symbol": "AAPL", "action": "BUY", "quantity": 10, "limit": 1.0},
         _manual_order,
         (
-            Field("symbol", text(), "of the contract"),
-            Field("currency", text(), "of the contract", "USD"),
+            *CONTRACT,
             Field("action", choice("BUY", "SELL"), "the side"),
             Field("quantity", integer(1), "how many"),
             Field("limit", number(0, 1e9), "limit price; left out: at market", None),

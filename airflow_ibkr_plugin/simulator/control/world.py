@@ -34,7 +34,7 @@ def _status(simulator: Simulator, values: dict[str, Any]) -> Answer:
     gateway = simulator.gateway
     return {
         "server_version": HIGHEST,
-        "account": gateway.account,
+        "accounts": list(gateway.accounts),
         "clients": simulator.clients.ids,
         "clock": _clock_state(simulator),
         "orders": len(gateway.book),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.simulator.gateway import Gateway
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.market.hours import sessions_from
@@ -22,6 +23,7 @@ from airflow_ibkr_plugin.simulator.orders.ticket import PLAIN, Ticket
 from airflow_ibkr_plugin.simulator.orders.whatif import check_funds, closed_warning, preview
 
 _FIRST_PERM_ID = 1_000_000_000
+_STOCK_IS_SPLIT = "Cancelled by System: the stock was split"
 _PRESET_WARNING = "Order TIF was set to DAY based on order preset."
 
 
@@ -118,6 +120,21 @@ class Desk:
         for order in self._gateway.book.working():
             self._lifecycle.cancel(order, self._gateway.clock.time())
         return self._never_transmitted(self._untransmitted.discard_all())
+
+    def split(self, instrument: Instrument, ratio: Decimal) -> None:
+        """Split a stock into `ratio` new shares for each. Its working orders end: their prices are those of old shares.
+
+        Source: TWS API, "Time in force": a split cancels GTC orders.
+
+        :raises ConfigError: it is no stock.
+        """
+        if instrument.is_forex:
+            raise ConfigError(f"{instrument.local_symbol} is no stock: it cannot be split.")
+        self.step()
+        for order in self._gateway.book.working():
+            if order.con_id == instrument.con_id:
+                self._lifecycle.cancel(order, self._gateway.clock.time(), _STOCK_IS_SPLIT)
+        self._gateway.split(instrument, ratio)
 
     def _never_transmitted(self, tickets: list[Ticket]) -> list[Ticket]:
         """Of kept tickets, those that are no change of an order in the book."""

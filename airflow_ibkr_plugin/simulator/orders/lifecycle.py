@@ -8,6 +8,7 @@ from typing import Protocol
 
 from airflow_ibkr_plugin.simulator.account.commissions import order_commission
 from airflow_ibkr_plugin.simulator.gateway import Gateway
+from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.market.hours import eastern_day
 from airflow_ibkr_plugin.simulator.orders.book import (
     CANCELLED,
@@ -173,8 +174,8 @@ class Lifecycle:
         value = sum((fill.price * fill.shares for fill in earlier), price * shares)
         cumulative = order.filled + shares
         average = value / cumulative if earlier else price
-        charged = sum((fill.commission for fill in earlier), Decimal(0))
-        fee, currency = order_commission(self._gateway, instrument, cumulative, average, charged)
+        day = eastern_day(second)
+        fee, currency = self._commission(instrument, [fill for fill in earlier if fill.day == day], price, shares)
         return Execution(
             exec_id=f"0000e0d5.{order.perm_id:08x}.{len(earlier) + 1:02d}.01",
             perm_id=order.perm_id,
@@ -191,6 +192,18 @@ class Lifecycle:
             commission=fee,
             commission_currency=currency,
             exchange=instrument.primary_exchange or instrument.exchange,
-            day=eastern_day(second),
+            day=day,
             account=order.account,
         )
+
+    def _commission(
+        self, instrument: Instrument, today: list[Execution], price: Decimal, shares: Decimal
+    ) -> tuple[Decimal, str]:
+        """Commission of a fill and its currency, after the order's earlier fills of the day.
+
+        Source: IBKR, "Commissions": what is left of an order overnight counts as a new one for the minimum.
+        """
+        filled = sum((fill.shares for fill in today), shares)
+        value = sum((fill.price * fill.shares for fill in today), price * shares)
+        charged = sum((fill.commission for fill in today), Decimal(0))
+        return order_commission(self._gateway, instrument, filled, value / filled, charged)

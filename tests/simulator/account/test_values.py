@@ -310,13 +310,13 @@ def test_what_the_funds_do_not_carry_is_refused(euro: ib_insync.IB, until: Until
 def test_a_split_keeps_cost_and_value(gateway: SimulatorHandle, euro: ib_insync.IB, until: Until) -> None:
     buy(euro, until, SAP, 30)
     before = until(euro.portfolio)[0]
-    gateway.control("split", con_id=before.contract.conId, ratio=4)
+    gateway.control("split", symbol="SAP", currency="EUR", ratio=4)
     after = until(lambda: euro.portfolio()[0].position == 120 and euro.portfolio()[0])
     assert after.averageCost * 120 == pytest.approx(before.averageCost * 30)
     assert after.marketPrice == pytest.approx(before.marketPrice / 4, abs=0.02)
-    for con_id, ratio in ((euro.qualifyContracts(Forex("EURUSD"))[0].conId, 2), (999, 2), (before.contract.conId, 0)):
-        with pytest.raises(ValueError, match="split"):
-            gateway.control("split", con_id=con_id, ratio=ratio)
+    for symbol, currency, ratio in (("EUR", "USD", 2), ("SAP", "USD", 2), ("SAP", "EUR", 0)):
+        with pytest.raises(ValueError, match=r"cannot be split|0 contracts|split: ratio"):
+            gateway.control("split", symbol=symbol, currency=currency, ratio=ratio)
 
 
 def test_a_restart_finds_the_same_books(start: Start, connect: Connect, until: Until, tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_restart_finds_the_same_books(start: Start, connect: Connect, until: U
     for contract, shares in ((SAP, 101), (Forex("EURUSD"), 30_000), (Stock("AAPL", "SMART", "USD"), -7), (SAP, -20)):
         buy(ib, until, contract, shares)
     held = ib.qualifyContracts(SAP)[0].conId
-    first.control("split", con_id=held, ratio=0.5)
+    first.control("split", symbol="SAP", currency="EUR", ratio=0.5)
     until(lambda: any(item.position == 40 for item in ib.portfolio()))
     buy(ib, until, SAP, 5)
     until(lambda: any(item.position == 45 for item in ib.portfolio()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -50,6 +51,21 @@ def test_the_minimum_is_charged_once(simulator: SimulatorHandle, ib: ibi.IB, cok
     simulator.control("clock", advance=5)
     until(trade.isDone)
     assert [fill.commissionReport.commission for fill in trade.fills] == [25.0, 0.0]
+
+
+def test_the_minimum_is_charged_anew_for_what_is_left_overnight(start: Any, connect: Any, until: Any) -> None:
+    """The exchange closes after the second that fills 5000 of 5001."""
+    simulator = start(clock=datetime(2026, 11, 20, 20, 59, 59, tzinfo=UTC))
+    ib = connect(simulator)
+    coke = ib.qualifyContracts(ibi.Stock("KO", "SMART", "USD"))[0]
+    trade = ib.placeOrder(coke, ibi.MarketOrder("BUY", 5001, tif="GTC"))
+    until(lambda: trade.orderStatus.filled == 5000)
+    simulator.control("clock", set="2026-11-23T14:31:00Z")
+    until(trade.isDone)
+    first, second = trade.fills
+    assert first.commissionReport.commission == 25.0
+    # One share: the minimum of 1.00, but no more than 1 % of its value.
+    assert second.commissionReport.commission == pytest.approx(second.execution.price / 100, abs=0.005)
 
 
 def test_one_jump_of_the_clock_fills_as_many_seconds_do(start: Any, connect: Any, until: Any) -> None:

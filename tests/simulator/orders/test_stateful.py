@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +223,13 @@ class Trading(RuleBasedStateMachine):
                 assert fills[-1].cumulative == order.filled
                 assert fills[-1].price == order.last_price
                 assert [fill.time for fill in fills] == sorted(fill.time for fill in fills)
-                due, _ = order_commission(
-                    self.gateway, self.gateway.instrument(order.con_id), order.filled, order.avg_price
-                )
-                assert sum(fill.commission for fill in fills) == due
+                instrument = self.gateway.instrument(order.con_id)
+                for _, of_day in groupby(fills, key=lambda fill: fill.day):
+                    day = list(of_day)
+                    shares = sum(fill.shares for fill in day)
+                    average = sum((fill.shares * fill.price for fill in day), Decimal(0)) / shares
+                    due, _ = order_commission(self.gateway, instrument, Decimal(shares), average)
+                    assert sum(fill.commission for fill in day) == due
 
     @invariant()
     def states_are_sound(self) -> None:
