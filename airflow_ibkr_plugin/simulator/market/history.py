@@ -19,6 +19,8 @@ from airflow_ibkr_plugin.simulator.market.hours import Session, epoch, sessions_
 from airflow_ibkr_plugin.simulator.market.prices import Market, quote_sides, volume_until
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from airflow_ibkr_plugin.simulator.market.prices import Path
 
 #: Most bars of one answer; this limit is the simulator's own, IBKR states none in this form.
@@ -122,22 +124,29 @@ def _intraday(market: Market, instrument: Instrument, query: Query, size: int) -
     pieces = [piece for session in sessions(instrument, query) for piece in _pieces(session, query)]
     count, unit = query.duration
     if unit == "S":
-        pieces = _last_seconds(pieces, count)
+        pieces = _last_seconds(pieces, count, size, instrument.hours.zone)
     length = sum(piece.stop - piece.start for piece in pieces)
     if length // size > (MAX_ONE_SECOND_BARS if size == 1 else MAX_BARS):
         raise BadRequest("Time length exceed max.", 162)
     return [bar for piece in pieces for bar in _cut(market, instrument, query.what, size, piece)]
 
 
-def _last_seconds(pieces: list[_Piece], count: int) -> list[_Piece]:
+def _last_seconds(pieces: list[_Piece], count: int, size: int, zone: ZoneInfo) -> list[_Piece]:
+    """What so many trading seconds before the end lie in, from the beginning of a bar on."""
     surplus = sum(piece.stop - piece.start for piece in pieces) - count
     kept = []
     for piece in pieces:
         cut = min(max(surplus, 0), piece.stop - piece.start)
         surplus -= cut
         if piece.start + cut < piece.stop:
-            kept.append(piece._replace(start=piece.start + cut))
+            start = piece.start + cut
+            kept.append(piece._replace(start=max(piece.start, start - _into_bar(start, size, zone))))
     return kept
+
+
+def _into_bar(second: int, size: int, zone: ZoneInfo) -> int:
+    """How far a second lies in its bar: bars are aligned to local midnight."""
+    return (second - epoch(datetime.fromtimestamp(second, zone).date(), time(0), zone)) % size
 
 
 def _cut(market: Market, instrument: Instrument, what: str, size: int, piece: _Piece) -> Iterator[Bar]:
@@ -145,9 +154,8 @@ def _cut(market: Market, instrument: Instrument, what: str, size: int, piece: _P
     bar = market.day_bar(instrument, session.day)
     if bar is None:
         return
-    # Bars are aligned to local midnight, so the first of a session may be shorter (09:30 to 10:00 of an hour).
-    midnight = epoch(datetime.fromtimestamp(start, instrument.hours.zone).date(), time(0), instrument.hours.zone)
-    first = start + size - (start - midnight) % size
+    # The first of a session may be shorter (09:30 to 10:00 of an hour).
+    first = start + size - _into_bar(start, size, instrument.hours.zone)
     starts = [start, *range(first, stop, size)]
     prices = _aggregate(instrument, bar, market.path(instrument, session, start, stop), np.array(starts) - start, what)
     before = volume_until(bar, session, start)

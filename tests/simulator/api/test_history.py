@@ -71,9 +71,10 @@ def test_every_intraday_size_covers_the_same_time(ib: ibi.IB, apple: ibi.Contrac
     length = int(count) * {"secs": 1, "min": 60, "mins": 60, "hour": 3600}[unit]
     made = bars(ib, apple, "1800 S", size, "TRADES", end=OPEN)
     assert len(made) == -(-1800 // length)
-    whole = bars(ib, apple, "1800 S", "30 mins", "TRADES", end=OPEN)[0]
-    assert (made[0].open, made[-1].close) == (whole.open, whole.close)
-    assert (max(bar.high for bar in made), sum(bar.volume for bar in made)) == (whole.high, whole.volume)
+    minutes = bars(ib, apple, f"{length * len(made)} S", "1 min", "TRADES", end=OPEN)
+    assert (made[0].date, made[0].open, made[-1].close) == (minutes[0].date, minutes[0].open, minutes[-1].close)
+    assert max(bar.high for bar in made) == max(minute.high for minute in minutes)
+    assert sum(bar.volume for bar in made) == sum(minute.volume for minute in minutes)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,16 @@ def test_seconds_reach_back_over_the_night() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("size", "count"), [("5 secs", 60), ("1 min", 1800), ("10 mins", 1800)])
+def test_seconds_begin_with_a_whole_bar(size: str, count: int) -> None:
+    now = NOON + 7
+    made = bars(MARKET, by_symbol("AAPL"), query(size, (count, "S"), now))
+    length = made[1].start - made[0].start
+    assert [bar.start % length for bar in made] == [0] * len(made)
+    assert made[0].start <= now - count < made[0].start + length
+    assert made[0] == bars(MARKET, by_symbol("AAPL"), query(size, (length, "S"), made[1].start))[0]
+
+
 def test_hours_are_cut_at_the_full_hour() -> None:
     made = bars(MARKET, by_symbol("AAPL"), query("1 hour", (1, "D")))
     assert [datetime.fromtimestamp(bar.start, UTC).strftime("%H:%M") for bar in made] == ["14:30", "15:00", "16:00"]
