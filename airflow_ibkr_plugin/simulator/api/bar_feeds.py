@@ -71,8 +71,7 @@ class KeptBars:
         # The last bar in whole, and what came after it.
         duration = (2, "M") if size is None else (min(behind, _MOST_BEHIND) + size, "S")
         made = bars(self._session.gateway.market, self._instrument, replace(self._query, end=latest, duration=duration))
-        # After a jump the first one is cut.
-        for bar in made[1:] if size is not None and behind > _MOST_BEHIND else made:
+        for bar in made:
             if (bar.start > self._last.start) or (bar.start == self._last.start and bar != self._last):
                 fields = bar_fields(bar, self._instrument, self._query.style, self._session.version)
                 self._session.send(data.HISTORICAL_DATA_UPDATE, reqId=self._request, **fields)

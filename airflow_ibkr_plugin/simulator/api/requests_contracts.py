@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
+from airflow_ibkr_plugin.simulator.market.catalogue import ORDER_TYPES, Instrument
 from airflow_ibkr_plugin.simulator.market.hours import hours_text
 from airflow_ibkr_plugin.simulator.market.rules import (
     BBO_EXCHANGE,
@@ -88,7 +88,7 @@ def details(instrument: Instrument, now: float, exchange: str = "") -> dict[str,
         "exchange": exchange or instrument.exchange,
         "marketName": instrument.trading_class,
         "minTick": instrument.min_tick,
-        "orderTypes": instrument.order_types(),
+        "orderTypes": ORDER_TYPES,
         "validExchanges": ",".join(instrument.exchanges),
         "longName": instrument.long_name,
         "primaryExchange": instrument.primary_exchange,

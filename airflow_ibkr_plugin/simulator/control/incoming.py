@@ -22,8 +22,6 @@ PACING_CODES = tuple(_PACING)
 
 _OF_HISTORY = ("reqHistoricalData", "reqHeadTimeStamp", "reqHistoricalTicks")
 _OF_MARKET = ("reqMktData", "reqRealTimeBars", "reqTickByTickData")
-_OF_HISTORY = ("reqHistoricalData", "reqHeadTimeStamp", "reqHistoricalTicks")
-_OF_MARKET = ("reqMktData", "reqRealTimeBars", "reqTickByTickData")
 _ASK_FOR_ORDERS = ("reqOpenOrders", "reqAllOpenOrders", "reqCompletedOrders")
 
 

@@ -14,7 +14,8 @@ STOCK = "STK"
 FOREX = "CASH"
 
 _TRADING_CLASSES = {"NASDAQ": "NMS", "IBIS": "XETRA"}
-_STOCK_TYPES = "ACTIVETIM,ADJUST,DAY,GTC,IOC,LMT,MKT,OCA,STP,STPLMT,TRAIL,TRAILLMT,WHATIF"
+#: What can be placed, as contract details list it.
+ORDER_TYPES = "ACTIVETIM,ADJUST,DAY,GTC,IOC,LMT,MKT,OCA,STP,STPLMT,TRAIL,TRAILLMT,WHATIF"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +63,6 @@ class Instrument:
             "localSymbol": self.local_symbol,
             "tradingClass": self.trading_class,
         }
-
-    def order_types(self) -> str:
-        """IBKR's list of what can be placed."""
-        return _STOCK_TYPES
 
 
 class Catalogue:

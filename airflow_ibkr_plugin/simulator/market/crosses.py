@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
-from airflow_ibkr_plugin.simulator.market.days import DayBar, Days, SyntheticDays
+from airflow_ibkr_plugin.simulator.market.days import DayBar, Days, SyntheticDays, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,8 @@ class CrossDays:
         most, least = (other.low, other.high) if self._divides else (other.high, other.low)
         high = _between(max(first, last), self._cross(base.high, most))
         low = _between(min(first, last), self._cross(base.low, least))
-        return DayBar(day, self._round(first), self._round(high), self._round(low), self._round(last), 0)
+        first, high, low, last = (rounded(price, self._tick) for price in (first, high, low, last))
+        return DayBar(day, first, high, low, last, 0)
 
     def path(self, bar: DayBar, base: Path, other: Path) -> Path:
         """The cross of the two pairs' prices, second by second; the bar's high and low are where the cross has its own.
@@ -80,9 +81,6 @@ class CrossDays:
 
     def _cross(self, base: float, other: float) -> float:
         return base / other if self._divides else base * other
-
-    def _round(self, price: float) -> float:
-        return round(round(price / self._tick) * self._tick, 6)
 
 
 def _between(inner: float, outer: float) -> float:
