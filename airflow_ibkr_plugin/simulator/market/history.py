@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from airflow_ibkr_plugin.simulator.market.catalogue import Instrument
 from airflow_ibkr_plugin.simulator.market.days import DayBar
 from airflow_ibkr_plugin.simulator.market.history_query import DAILY, TRADED, BadRequest, Query, duration_start
-from airflow_ibkr_plugin.simulator.market.hours import Session, epoch, sessions_back
+from airflow_ibkr_plugin.simulator.market.hours import Session, sessions_back
 from airflow_ibkr_plugin.simulator.market.prices import Market, quote_sides, volume_until
 
 if TYPE_CHECKING:
@@ -145,8 +145,9 @@ def _last_seconds(pieces: list[_Piece], count: int, size: int, zone: ZoneInfo) -
 
 
 def _into_bar(second: int, size: int, zone: ZoneInfo) -> int:
-    """How far a second lies in its bar: bars are aligned to local midnight."""
-    return (second - epoch(datetime.fromtimestamp(second, zone).date(), time(0), zone)) % size
+    """How far a second lies in its bar: bars are aligned to the local clock, also where it was changed that day."""
+    local = datetime.fromtimestamp(second, zone)
+    return (local.hour * 3600 + local.minute * 60 + local.second) % size
 
 
 def _cut(market: Market, instrument: Instrument, what: str, size: int, piece: _Piece) -> Iterator[Bar]:

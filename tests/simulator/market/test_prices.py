@@ -16,7 +16,7 @@ from airflow_ibkr_plugin.simulator.market.catalogue import Instrument, synthetic
 from airflow_ibkr_plugin.simulator.market.days import DayBar, RecordedDays, SyntheticDays
 from airflow_ibkr_plugin.simulator.market.history import Bar, bars
 from airflow_ibkr_plugin.simulator.market.history_query import BadRequest, Query
-from airflow_ibkr_plugin.simulator.market.hours import current, sessions_back
+from airflow_ibkr_plugin.simulator.market.hours import EASTERN, current, sessions_back
 from airflow_ibkr_plugin.simulator.market.prices import Market
 from airflow_ibkr_plugin.simulator.market.replay import load_replay
 
@@ -167,6 +167,15 @@ def test_seconds_begin_with_a_whole_bar(size: str, count: int) -> None:
 def test_hours_are_cut_at_the_full_hour() -> None:
     made = bars(MARKET, by_symbol("AAPL"), query("1 hour", (1, "D")))
     assert [datetime.fromtimestamp(bar.start, UTC).strftime("%H:%M") for bar in made] == ["14:30", "15:00", "16:00"]
+
+
+def test_bars_are_aligned_to_a_clock_that_was_changed_in_the_night() -> None:
+    """On Sunday 2026-03-08 New York went over to summer time; the session of Monday begins on that evening."""
+    monday = datetime(2026, 3, 9, 17, tzinfo=UTC).timestamp()
+    made = bars(MARKET, by_symbol("EUR"), query("4 hours", (1, "D"), monday))
+    assert [datetime.fromtimestamp(bar.start, EASTERN).strftime("%H:%M") for bar in made] == [
+        "17:15", "20:00", "00:00", "04:00", "08:00", "12:00",
+    ]  # fmt: skip
 
 
 def test_too_much_is_refused() -> None:
