@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.orders import OrderIntent
 from airflow_ibkr_plugin.store.models.trading_state import TradingCommand
 from airflow_ibkr_plugin.store.sql import insert_if_absent
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER
 from airflow_ibkr_plugin.trading.trading_state import INSTALLATION
 
 
@@ -57,3 +58,30 @@ class TradingCommands:
             .where(TradingCommand.strategy == strategy, TradingCommand.ended_at.is_(None))
             .values(ended_at=at)
         )
+
+    def sources(self, command: TradingCommand) -> dict[str, bool]:
+        """Where orders of the command's intents went to, and whether any of them may be there still."""
+        query = select(OrderIntent.source, OrderIntent.state.in_(MAYBE_AT_BROKER)).distinct()
+        query = query.where(*_target(command), OrderIntent.sent_at.is_not(None))
+        found: dict[str, bool] = {}
+        for source, alive in self._session.execute(query.order_by(OrderIntent.source)):
+            found[source] = found.get(source, False) or bool(alive)
+        return found
+
+    def maybe_at_broker(self, command: TradingCommand, source: str) -> list[OrderIntent]:
+        """The command's intents whose orders may be at the broker, by our books."""
+        query = select(OrderIntent).where(*_target(command), OrderIntent.source == source)
+        query = query.where(OrderIntent.state.in_(MAYBE_AT_BROKER)).order_by(OrderIntent.id)
+        return list(self._session.scalars(query))
+
+    def is_about(self, command: TradingCommand, order_ref: str) -> bool:
+        """Whether the order with this orderRef is one of the command's."""
+        query = select(OrderIntent.id).where(*_target(command), OrderIntent.order_ref == order_ref)
+        return bool(order_ref) and self._session.scalar(query) is not None
+
+
+def _target(command: TradingCommand) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [OrderIntent.id <= command.last_intent_id]
+    if command.strategy != INSTALLATION:
+        conditions.append(OrderIntent.strategy == command.strategy)
+    return conditions

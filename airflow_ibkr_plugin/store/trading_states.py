@@ -8,6 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.database import lock
+from airflow_ibkr_plugin.store.models.orders import OrderIntent
+from airflow_ibkr_plugin.store.models.runs import Run
 from airflow_ibkr_plugin.store.models.trading_state import TradingStateChange, TradingStateRow
 from airflow_ibkr_plugin.trading.trading_state import INSTALLATION, EffectiveState, TradingState
 
@@ -76,3 +78,11 @@ class TradingStates:
         """Every change of this very scope, oldest first."""
         query = select(TradingStateChange).where(TradingStateChange.strategy == strategy)
         return list(self._session.scalars(query.order_by(TradingStateChange.id)))
+
+    def knows(self, strategy: str) -> bool:
+        """Whether any run or order of the strategy is on record; always of the installation."""
+        found = (
+            select(OrderIntent.id).where(OrderIntent.strategy == strategy),
+            select(Run.id).where(Run.strategy == strategy),
+        )
+        return strategy == INSTALLATION or any(self._session.scalar(query.limit(1)) is not None for query in found)
