@@ -8,6 +8,7 @@ completedOrder message said, and an error only an error.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -51,6 +52,7 @@ class Journal:
     :ivar executions: by execId; the commission as soon as it came.
     :ivar order_errors: what went wrong with an order id of this session, oldest first; no notices.
     :ivar news: grows with everything that the gateway says of orders, fills and holdings, whoever's they are.
+    :ivar account_heard: when values of the account last came, on the monotonic clock.
     :ivar down: why the gateway has no session with IBKR at the moment, None while it has.
     :ivar failed: set when a connection attempt or the connection itself is lost, with the reason.
     """
@@ -62,6 +64,7 @@ class Journal:
         self.quotes: dict[int, QuoteTicks] = {}
         self.requests: dict[Hashable, asyncio.Future[Any]] = {}
         self.news = 0
+        self.account_heard: float | None = None
         self.down: SessionInvalid | None = None
         self.failed: BrokerError | None = None
         self.greeted = False
@@ -75,6 +78,8 @@ class Journal:
         wrapper = client.wrapper
         for name in ("connectAck", "managedAccounts", "error", "openOrder", "orderStatus"):
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
+        for name in ("updateAccountValue", "updateAccountTime"):
+            setattr(wrapper, name, _chain(self.on_account, getattr(wrapper, name)))
         for name in ("completedOrder", "execDetails", "commissionReport", "marketDataType", "updatePortfolio"):
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
         # Market data is asked for here and nowhere else; the library would log each tick as unknown.
@@ -248,6 +253,10 @@ class Journal:
         """A fill of any client comes this way too; a client is told of the fills of its own orders only."""
         self.news += 1
         self._wake()
+
+    def on_account(self, *_value: Any) -> None:
+        """A value of the account, or the time that ends a round of them."""
+        self.account_heard = time.monotonic()
 
     def on_commissionReport(self, report: Any) -> None:  # noqa: N802
         # Read now: the library overwrites "no realised profit" with 0 in the same object.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -160,9 +161,10 @@ async def account_snapshot(gateway: Gateway) -> AccountSnapshot:
             f"The gateway sent no {', '.join(sorted(missing))} of account {gateway.account}.",
             remedy="Check that the gateway's account window shows them; restart the gateway.",
         )
+    now, heard = await gateway.now(), gateway.journal.account_heard
     return AccountSnapshot(
         account=gateway.account,
-        at=await gateway.now(),
+        at=now,
         currency=currency,
         net_liquidation=Decimal(values["NetLiquidation"]),
         cash=Decimal(values["TotalCashValue"]),
@@ -170,6 +172,8 @@ async def account_snapshot(gateway: Gateway) -> AccountSnapshot:
         positions=tuple(await positions(gateway)),
         values=values,
         simulated=gateway.simulated,
+        rates={v.currency: Decimal(v.value) for v in sent if v.tag == "ExchangeRate" and v.currency != "BASE"},
+        values_at=None if heard is None else now - timedelta(seconds=time.monotonic() - heard),
     )
 
 

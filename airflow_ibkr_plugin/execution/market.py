@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -26,8 +26,8 @@ EXPIRY_SECONDS = 15.0
 # IBKR's servers keep their days by New York's time.
 _BROKER_ZONE = ZoneInfo("America/New_York")
 
-#: Changes with every fill that is booked in an instrument.
-Mark = tuple[tuple[str, str, Decimal, datetime], ...]
+#: Changes with every fill that is booked in an account.
+Mark = tuple[tuple[str, str, int, Decimal, datetime], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Market:
 
     :param now: broker's clock, aware UTC.
     :param position: signed quantity of the instrument in the account, whoever bought it.
-    :param mark: the instrument's booked positions just before the account was asked. While it stays the same, every
-        fill that `position` lacks is still counted as reserved.
+    :param mark: the account's booked positions just before it was asked. While they stay the same, every fill that
+        its positions lack is still counted as reserved.
     :param gathered: `time.monotonic()` when gathering began.
     """
 
@@ -61,26 +61,40 @@ def gather(session: BrokerSession, database: Database, instrument: Instrument) -
     :raises NoMarketData: it has no price at all.
     """
     gathered = time.monotonic()
-    with database.read() as transaction:
-        mark = book_mark(transaction, session.source, session.account, instrument.con_id)
-    account = session.account_snapshot()
+    account, mark = _account(session, database)
     quote = session.quote(instrument)
     now = session.now()
     return Market(
         now=now,
         quote=quote,
         account=account,
-        position=sum((p.quantity for p in account.positions if p.con_id == instrument.con_id), Decimal(0)),
+        position=_held(account, instrument),
         market_open=is_open(instrument, now),
         mark=mark,
         gathered=gathered,
     )
 
 
-def book_mark(transaction: Session, source: str, account: str, con_id: int) -> Mark:
-    """The instrument's booked positions, of all strategies of an account, by every connection to it."""
-    held = Positions(transaction).of_strategies(source, account, con_id)
-    return tuple((row.source, row.strategy, row.quantity, row.updated_at) for row in held)
+def ask_account_again(market: Market, session: BrokerSession, database: Database, instrument: Instrument) -> Market:
+    """The same with the account as it is now, for when a fill was booked since; it grows no younger by that."""
+    account, mark = _account(session, database)
+    return replace(market, account=account, position=_held(account, instrument), mark=mark)
+
+
+def _account(session: BrokerSession, database: Database) -> tuple[AccountSnapshot, Mark]:
+    with database.read() as transaction:
+        mark = book_mark(transaction, session.source, session.account)
+    return session.account_snapshot(), mark
+
+
+def _held(account: AccountSnapshot, instrument: Instrument) -> Decimal:
+    return sum((p.quantity for p in account.positions if p.con_id == instrument.con_id), Decimal(0))
+
+
+def book_mark(transaction: Session, source: str, account: str) -> Mark:
+    """The booked positions of all strategies of an account, by every connection to it."""
+    held = Positions(transaction).of_strategies(source, account)
+    return tuple((row.source, row.strategy, row.con_id, row.quantity, row.updated_at) for row in held)
 
 
 def broker_day(now: datetime) -> date:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.execution.gate import closing_rules, is_closing, state_rules
 from airflow_ibkr_plugin.execution.intent import Job, load_row, ticket_of
-from airflow_ibkr_plugin.execution.market import Market, book_mark, broker_day, gather
+from airflow_ibkr_plugin.execution.market import Market, ask_account_again, book_mark, broker_day, gather
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.positions import Positions
@@ -57,10 +57,10 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
             Intents(transaction).release_unheld(row.source, row.account, now=datetime.now(UTC))
             context = _context(transaction, request, row, market)
             # Read last: a fill booked while the context was read may be missing from position and reserved alike.
-            current = book_mark(transaction, row.source, row.account, row.con_id)
+            current = book_mark(transaction, row.source, row.account)
             if current == market.mark and not market.expired:
                 return _decide(transaction, request, row, context)
-        market = None
+        market = None if market.expired else ask_account_again(market, job.session, job.database, job.instrument)
     raise StoreError(
         f"{request.instrument.name}: fills were booked faster than risk could be checked, {_ATTEMPTS} times.",
         remedy="Try again.",

@@ -118,15 +118,17 @@ class Positions:
         """One position; `strategy` '' for the account's."""
         return self._session.get(PositionRow, (source, account, strategy, con_id))
 
-    def of_strategies(self, source: str, account: str, con_id: int) -> Sequence[PositionRow]:
-        """What each strategy holds of an instrument in an account, by every connection to it (see `same_kind`)."""
+    def of_strategies(self, source: str, account: str, con_id: int | None = None) -> Sequence[PositionRow]:
+        """What each strategy holds in an account, by every connection to it (see `same_kind`).
+
+        :param con_id: of this instrument; None for all.
+        """
         query = select(PositionRow).where(
-            same_kind(PositionRow.source, source),
-            PositionRow.account == account,
-            PositionRow.con_id == con_id,
-            PositionRow.strategy != ACCOUNT,
+            same_kind(PositionRow.source, source), PositionRow.account == account, PositionRow.strategy != ACCOUNT
         )
-        return self._session.scalars(query.order_by(PositionRow.source, PositionRow.strategy)).all()
+        if con_id is not None:
+            query = query.where(PositionRow.con_id == con_id)
+        return self._session.scalars(query.order_by(PositionRow.con_id, PositionRow.source, PositionRow.strategy)).all()
 
     def list(self, source: str | None = None, strategy: str | None = None) -> list[PositionRow]:
         """Positions, flat ones included, by symbol."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side
-from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
 from airflow_ibkr_plugin.trading.risk import RiskContext
 from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory, PastOrder
 from airflow_ibkr_plugin.trading.signals import Action, Signal
@@ -37,6 +37,8 @@ def risk_context(
 ) -> RiskContext:
     """Ten SPY at 100 USD in a USD account worth 100,000: everything is known, nothing held, nothing else ordered.
 
+    The account knows the rate of EUR, 1.25 USD.
+
     :param changes: other fields of the context.
     """
     ticket = OrderTicket(
@@ -53,6 +55,8 @@ def risk_context(
         net_liquidation=Decimal(100_000),
         cash=Decimal(100_000),
         buying_power=Decimal(400_000),
+        rates={"USD": Decimal(1), "EUR": Decimal("1.25")},
+        values_at=NOW,
     )
     signal = Signal(symbol="SPY", action=Action.BUY, confidence=0.9, as_of=NOW - timedelta(hours=1), analyst="test")
     known = RiskContext(
@@ -122,6 +126,22 @@ _signals = st.builds(
 )
 
 
+_positions = st.lists(
+    st.builds(
+        Position,
+        account=st.just("DU1234567"),
+        con_id=st.sampled_from([QQQ.con_id, 1, 2]),
+        symbol=st.just("XYZ"),
+        quantity=st.integers(-100, 100).map(Decimal),
+        average_cost=st.just(Decimal(1)),
+        currency=st.sampled_from(["USD", "EUR", "JPY"]),
+        market_price=_any_price | st.just(Decimal(10)),
+    ),
+    max_size=3,
+    unique_by=lambda position: position.con_id,
+).map(tuple)
+
+
 @st.composite
 def contexts(draw: st.DrawFn) -> RiskContext:
     """Contexts good and bad: prices that are none, orders of any size, other orders, signals, things not known."""
@@ -149,6 +169,12 @@ def contexts(draw: st.DrawFn) -> RiskContext:
         history=draw(st.none() | _history),
         signal=draw(st.none() | _signals),
     )
+    account = replace(
+        known.account,
+        positions=draw(_positions),
+        values_at=draw(st.sampled_from([None, NOW, NOW - timedelta(hours=1)])),
+        net_liquidation=draw(st.sampled_from([Decimal(100_000), Decimal(-1), Decimal("NaN"), Decimal("Infinity")])),
+    )
     increment = draw(st.sampled_from([Decimal(1), Decimal("0.01"), Decimal(25)]))
-    instrument = replace(draw(st.sampled_from([SPY, QQQ])), size_increment=increment)
-    return replace(known, instrument=instrument)
+    instrument = draw(st.sampled_from([SPY, QQQ, replace(SPY, currency="EUR"), replace(SPY, currency="JPY")]))
+    return replace(known, account=account, instrument=replace(instrument, size_increment=increment))

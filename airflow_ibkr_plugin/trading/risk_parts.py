@@ -40,12 +40,12 @@ def fit(context: RiskContext, allowed: Decimal, reason: str, *, limit: object, o
 
 
 def unit_worth(context: RiskContext) -> Decimal | None:
-    """Value of a unit in the base currency; None where the price cannot be used or a rate is missing."""
+    """Value of a unit in the base currency; None where the price cannot be used, or a rate is missing or too old."""
     with careful_arithmetic():
         price = context.price
         if context.quote.delayed or price is None or not usable_price(price):
             return None
-        return unit_value(context.instrument, price, context.account.currency)
+        return unit_value(context.instrument, price, context.account, context.now)
 
 
 def no_value(context: RiskContext) -> str:
@@ -54,4 +54,4 @@ def no_value(context: RiskContext) -> str:
         return "the reference price is delayed"
     if context.instrument.currency == context.account.currency:
         return "no reference price"
-    return f"no usable price, or no rate from {context.instrument.currency} to {context.account.currency}"
+    return f"no usable price, or no fresh rate from {context.instrument.currency} to {context.account.currency}"

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_UP, Context, Decimal, localcontext
 from enum import StrEnum
 from typing import Any
 
 from airflow_ibkr_plugin.errors import ConfigError, NoMarketData
-from airflow_ibkr_plugin.trading.instruments import Instrument, SecType
+from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec, SecType
 from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side, TimeInForce
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
 
@@ -66,17 +67,20 @@ def usable_price(price: Decimal | None) -> bool:
     return price is not None and price.is_finite() and price > 0
 
 
-def unit_value(instrument: Instrument, price: Decimal, base_currency: str) -> Decimal | None:
-    """Value of one unit of the instrument in the account's base currency; None where that needs an exchange rate.
+def unit_value(instrument: InstrumentSpec, price: Decimal, account: AccountSnapshot, now: datetime) -> Decimal | None:
+    """Value of one unit of the instrument in the account's base currency; None where its rate is missing or too old.
 
-    No rate is needed if the instrument is priced in the base currency, or is forex whose own currency (`USD` of
-    USD.JPY) is the base currency.
+    A unit of forex is one of its own currency (a dollar of USD.JPY), whatever it costs in the other one.
+
+    :param now: broker's clock, which the age of the rate is measured by.
     """
-    if instrument.currency == base_currency:
+    if instrument.currency == account.currency:
         return price
-    if instrument.sec_type is SecType.FOREX and instrument.symbol == base_currency:
-        return Decimal(1)
-    return None
+    if instrument.sec_type is SecType.FOREX and (own := account.rate(instrument.symbol, now)) is not None:
+        return own
+    rate = account.rate(instrument.currency, now)
+    with careful_arithmetic():
+        return None if rate is None else price * rate
 
 
 def whole_increments(value: Decimal, per_unit: Decimal, increment: Decimal) -> Decimal:
@@ -114,21 +118,18 @@ class Sizing:
             ) from error
         return sizing
 
-    def quantity(
-        self, instrument: Instrument, *, price: Decimal | None, net_liquidation: Decimal, base_currency: str
-    ) -> Decimal:
+    def quantity(self, instrument: Instrument, *, price: Decimal | None, account: AccountSnapshot) -> Decimal:
         """Units to order, rounded down to the size increment.
 
         :param price: what one unit is taken to cost, in the instrument's currency.
-        :param net_liquidation: of the account, in `base_currency`.
-        :raises ConfigError: less than the smallest size is left, or an exchange rate would be needed.
-        :raises NoMarketData: there is no usable price.
+        :raises ConfigError: less than the smallest size is left, or the broker tells no rate of the currency.
+        :raises NoMarketData: there is no usable price, or the exchange rate is too old.
         """
         if self.by is SizingBy.QUANTITY:
             rounded = whole_increments(self.value, Decimal(1), instrument.size_increment)
         else:
             rounded = whole_increments(
-                self._target(net_liquidation), self._unit(instrument, price, base_currency), instrument.size_increment
+                self._target(account.net_liquidation), self._unit(instrument, price, account), instrument.size_increment
             )
         if rounded < instrument.min_size or rounded <= 0:
             raise ConfigError(
@@ -142,20 +143,25 @@ class Sizing:
         with careful_arithmetic():
             return self.value if self.by is SizingBy.NOTIONAL else self.value * net_liquidation
 
-    def _unit(self, instrument: Instrument, price: Decimal | None, base_currency: str) -> Decimal:
+    def _unit(self, instrument: Instrument, price: Decimal | None, account: AccountSnapshot) -> Decimal:
         if price is None or not usable_price(price):
             raise NoMarketData(
                 f"{instrument.name}: sizing by {self.by} needs a price, and there is {price}.",
                 remedy="Check the market data subscription, or size by quantity.",
             )
-        value = unit_value(instrument, price, base_currency)
-        if value is None:
-            raise ConfigError(
-                f"{instrument.name} is priced in {instrument.currency} and the account in {base_currency}:"
-                f" sizing by {self.by} needs an exchange rate.",
-                remedy="Size by quantity.",
-            )
-        return value
+        value = unit_value(instrument, price, account, account.at)
+        if value is not None:
+            return value
+        needed = (
+            f"{instrument.name}: sizing by {self.by} needs the rate from {instrument.currency} to {account.currency}"
+        )
+        if account.rates.keys() & {instrument.currency, instrument.symbol}:
+            raise NoMarketData(f"{needed}, and it is too old.", remedy="Try again in a new session.")
+        raise ConfigError(
+            f"{needed}, and the broker tells none.",
+            remedy=f"Size by quantity, or have some {instrument.currency} in the account: IBKR tells the rates of the"
+            " currencies that it holds.",
+        )
 
 
 def round_to_tick(price: Decimal, min_tick: Decimal, *, up: bool) -> Decimal:
@@ -231,8 +237,9 @@ class TicketPlan:
     def ticket(self, instrument: Instrument, quote: Quote, account: AccountSnapshot) -> OrderTicket:
         """The ticket at these prices and this account's worth.
 
-        :raises ConfigError: the size is too small or needs an exchange rate, or an offset leaves no price above zero.
-        :raises NoMarketData: a price is needed and there is none.
+        :raises ConfigError: the size is too small or needs a rate that the broker does not tell, or an offset leaves no
+            price above zero.
+        :raises NoMarketData: a price or a rate is needed, and there is none or it is too old.
         """
         reference, limit, stop = quote.reference, None, None
         if self.order_type in STOPS and self.stop_offset is not None:
@@ -241,12 +248,7 @@ class TicketPlan:
             base = stop if stop is not None else _needed(instrument, reference, "limit")
             limit = limit_price(instrument, self.side, base, self.limit_offset)
         known = [price for price in (reference, limit, stop) if price is not None and usable_price(price)]
-        quantity = self.sizing.quantity(
-            instrument,
-            price=max(known, default=None),
-            net_liquidation=account.net_liquidation,
-            base_currency=account.currency,
-        )
+        quantity = self.sizing.quantity(instrument, price=max(known, default=None), account=account)
         return OrderTicket(
             side=self.side,
             quantity=quantity,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from freezegun import freeze_time
 
+from airflow_ibkr_plugin.execution.market import gather
 from airflow_ibkr_plugin.trading.orders import IntentState, Side
 
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
@@ -73,3 +75,26 @@ def test_a_duplicate_within_its_time_is_denied_however_the_first_was_clamped(des
         clock.tick(timedelta(seconds=301))
         assert desk.place(run_id="3", quantity=12, rules=rules).filled == 3
         assert desk.place(run_id="4", quantity=12, rules=rules).state is IntentState.DENIED
+
+
+def test_a_fill_in_another_instrument_makes_the_account_be_asked_again_and_not_the_market(
+    desk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, asked = desk.connect(), []
+
+    def count(name: str) -> None:
+        method = getattr(session, name)
+        monkeypatch.setattr(session, name, lambda *given: (asked.append(name), method(*given))[1])
+
+    def gather_then_race(*arguments: Any) -> Any:
+        market = gather(*arguments)
+        monkeypatch.setattr("airflow_ibkr_plugin.execution.reserve.gather", gather)
+        other, key = replace(desk.request().instrument, symbol="QQQ", con_id=1), desk.request(run_id="race").key
+        desk.execute(desk.request(key=replace(key, con_id=1), instrument=other))
+        count("account_snapshot")
+        count("quote")
+        return market
+
+    monkeypatch.setattr("airflow_ibkr_plugin.execution.reserve.gather", gather_then_race)
+    assert desk.execute(desk.request(), session).state is IntentState.FILLED
+    assert asked == ["account_snapshot"]

@@ -48,7 +48,11 @@ def check(name: str, context: RiskContext, **parameters: Any) -> tuple[Outcome, 
 
 
 def test_clamping_rules_run_before_the_others() -> None:
-    clamping = {"short_selling", "order_quantity", "order_notional", "position_size"}
+    clamping = {"short_selling", "order_quantity", "order_notional", "position_size"} | {
+        "concentration",
+        "gross_exposure",
+        "net_exposure",
+    }
     names = [rule.name for rule in sorted(rules(), key=lambda rule: rule.order)]
     assert set(names[1 : 1 + len(clamping)]) == clamping
     with pytest.raises(jsonschema.ValidationError):
@@ -92,9 +96,18 @@ def test_a_price_that_is_missing_or_delayed_denies(name: str, quote: Quote) -> N
     assert check(name, context(quote=quote))[0] is Outcome.DENY
 
 
+def test_money_limits_are_in_the_base_currency() -> None:
+    good = context(quantity="41")
+    foreign = replace(good, instrument=replace(good.instrument, currency="EUR"))  # at 125 USD
+    assert check("order_notional", foreign) == (Outcome.CLAMP, Decimal(40))
+    assert check("position_size", foreign, max_notional=2600) == (Outcome.CLAMP, Decimal(20))
+    old = replace(foreign, account=replace(good.account, values_at=NOW - timedelta(seconds=301)))
+    assert check("order_notional", old)[0] is Outcome.DENY
+
+
 def test_a_currency_without_a_rate_denies_money_limits_but_not_quantities() -> None:
     foreign = context()
-    foreign = replace(foreign, instrument=replace(foreign.instrument, currency="EUR"))
+    foreign = replace(foreign, instrument=replace(foreign.instrument, currency="JPY"))
     assert check("order_notional", foreign)[0] is Outcome.DENY
     assert check("position_size", foreign)[0] is Outcome.DENY
     assert check("position_size", foreign, max_quantity=100)[0] is Outcome.ALLOW

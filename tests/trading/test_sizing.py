@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import jsonschema
@@ -39,12 +39,14 @@ def pair(symbol: str, currency: str) -> Instrument:
     return stock(symbol=symbol, currency=currency, sec_type=SecType.FOREX, exchange="IDEALPRO")
 
 
-def account(currency: str = "USD") -> AccountSnapshot:
+def account(currency: str = "USD", worth: int = 100_000, *, age: int = 0, **rates: str) -> AccountSnapshot:
     return AccountSnapshot(
         account="DU1",
         at=NOW,
         currency=currency,
-        net_liquidation=Decimal(100_000),
+        net_liquidation=Decimal(worth),
+        rates={name: Decimal(rate) for name, rate in rates.items()},
+        values_at=NOW - timedelta(seconds=age),
         cash=Decimal(50_000),
         buying_power=Decimal(200_000),
     )
@@ -69,9 +71,7 @@ def quote(bid: str | None = "99.98", ask: str | None = "100.02") -> Quote:
 )
 def test_a_size_is_rounded_down_to_whole_units(spec: dict[str, object], price: str | None, expected: str) -> None:
     jsonschema.validate({k: float(str(v)) for k, v in spec.items()}, SIZING_SCHEMA)
-    size = Sizing.parse(spec).quantity(
-        stock(), price=Decimal(price) if price else None, net_liquidation=Decimal(100_000), base_currency="USD"
-    )
+    size = Sizing.parse(spec).quantity(stock(), price=Decimal(price) if price else None, account=account())
     assert size == Decimal(expected)
 
 
@@ -97,7 +97,7 @@ def test_a_size_that_is_none_is_refused(spec: dict[str, object]) -> None:
 
 def test_a_quantity_too_is_rounded_down_to_the_increment() -> None:
     lots = stock(size_increment=Decimal(100), min_size=Decimal(100))
-    size = Sizing.parse({"quantity": 199}).quantity(lots, price=None, net_liquidation=Decimal(0), base_currency="USD")
+    size = Sizing.parse({"quantity": 199}).quantity(lots, price=None, account=account(worth=0))
     assert size == 100
 
 
@@ -112,39 +112,67 @@ def test_careful_arithmetic_rounds_away_from_zero_and_never_raises() -> None:
 
 def test_less_than_the_smallest_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="comes to 0 units"):
-        Sizing.parse({"notional": 99}).quantity(
-            stock(), price=Decimal(100), net_liquidation=Decimal(0), base_currency="USD"
-        )
+        Sizing.parse({"notional": 99}).quantity(stock(), price=Decimal(100), account=account(worth=0))
     with pytest.raises(ConfigError, match="smallest order is 20000"):
         Sizing.parse({"quantity": 19_999}).quantity(
-            stock(min_size=Decimal(20_000)), price=None, net_liquidation=Decimal(0), base_currency="USD"
+            stock(min_size=Decimal(20_000)), price=None, account=account(worth=0)
         )
 
 
 def test_an_account_that_is_worth_nothing_orders_nothing() -> None:
     with pytest.raises(ConfigError, match="comes to 0 units"):
         Sizing.parse({"share_of_net_liquidation": 0.5}).quantity(
-            stock(), price=Decimal(100), net_liquidation=Decimal(-5_000), base_currency="USD"
+            stock(), price=Decimal(100), account=account(worth=-5_000)
         )
 
 
 @pytest.mark.parametrize("price", [None, Decimal("NaN"), Decimal(0), Decimal(-1), Decimal("Infinity")])
 def test_notional_without_a_price_is_refused(price: Decimal | None) -> None:
     with pytest.raises(NoMarketData, match="needs a price"):
-        Sizing.parse({"notional": 5000}).quantity(stock(), price=price, net_liquidation=Decimal(0), base_currency="USD")
+        Sizing.parse({"notional": 5000}).quantity(stock(), price=price, account=account(worth=0))
 
 
-def test_units_of_foreign_money_need_a_rate() -> None:
-    assert unit_value(stock(), Decimal(100), "USD") == 100
-    assert unit_value(stock(currency="EUR"), Decimal(100), "USD") is None
-    assert unit_value(pair("EUR", "USD"), Decimal("1.1"), "USD") == Decimal("1.1")
-    assert unit_value(pair("USD", "JPY"), Decimal(150), "USD") == 1  # a unit is one dollar, whatever the yen costs
-    assert unit_value(pair("EUR", "JPY"), Decimal(160), "USD") is None
-    assert unit_value(stock(symbol="USD", currency="EUR"), Decimal(100), "USD") is None  # a share of that name
-    with pytest.raises(ConfigError, match="exchange rate"):
-        Sizing.parse({"notional": 5000}).quantity(
-            stock(currency="EUR"), price=Decimal(100), net_liquidation=Decimal(0), base_currency="USD"
-        )
+@pytest.mark.parametrize(
+    ("instrument", "price", "rates", "value"),
+    [
+        (stock(), "100", {}, "100"),
+        (stock(currency="EUR"), "100", {}, None),
+        (stock(currency="EUR"), "100", {"EUR": "1.25"}, "125"),
+        (stock(currency="EUR"), "100", {"EUR": "NaN"}, None),
+        (stock(currency="EUR"), "100", {"EUR": "0"}, None),
+        (stock(currency="EUR"), "100", {"EUR": "Infinity"}, None),
+        (stock(symbol="USD", currency="EUR"), "100", {}, None),  # a share of that name
+        (pair("EUR", "USD"), "1.1", {"EUR": "1.25"}, "1.1"),  # the quote is fresher than the rate
+        (pair("USD", "JPY"), "150", {}, "1"),  # a unit is one dollar, whatever the yen costs
+        (pair("EUR", "JPY"), "160", {}, None),
+        (pair("EUR", "JPY"), "160", {"EUR": "1.25"}, "1.25"),
+        (pair("EUR", "JPY"), "160", {"JPY": "0.0075"}, "1.2"),
+    ],
+)
+def test_units_of_foreign_money_need_a_rate(
+    instrument: Instrument, price: str, rates: dict[str, str], value: str | None
+) -> None:
+    found = unit_value(instrument, Decimal(price), account(**rates), NOW)  # type: ignore[arg-type]
+    assert found == (Decimal(value) if value else None)
+
+
+@pytest.mark.parametrize(("age", "value"), [(300, 125), (-300, 125), (301, None), (-301, None)])
+def test_a_rate_expires(age: int, value: int | None) -> None:
+    assert unit_value(stock(currency="EUR"), Decimal(100), account(age=age, EUR="1.25"), NOW) == value
+    undated = replace(account(EUR="1.25"), values_at=None)
+    assert unit_value(stock(currency="EUR"), Decimal(100), undated, NOW) is None
+
+
+def test_foreign_instruments_are_sized_in_the_base_currency() -> None:
+    size = Sizing.parse({"notional": 5000})
+    abroad = stock(currency="EUR")
+    assert size.quantity(abroad, price=Decimal(100), account=account(EUR="1.25")) == 40
+    share = Sizing.parse({"share_of_net_liquidation": 0.01})
+    assert share.quantity(abroad, price=Decimal(100), account=account(EUR="1.25")) == 8
+    with pytest.raises(ConfigError, match="rate from EUR to USD, and the broker tells none"):
+        size.quantity(abroad, price=Decimal(100), account=account(JPY="0.0075"))
+    with pytest.raises(NoMarketData, match="rate from EUR to USD, and it is too old"):
+        size.quantity(abroad, price=Decimal(100), account=account(age=301, EUR="1.25"))
 
 
 @given(value=positive, per_unit=positive, increment=st.sampled_from([Decimal(1), Decimal("0.0001"), Decimal(100)]))
