@@ -7,7 +7,7 @@ HOME_  := $(CURDIR)/.airflow
 LOCAL  := $(BIN)/python -m airflow_ibkr_plugin.cli.local
 
 .DEFAULT_GOAL := help
-.PHONY: help install run smoke test test-ib-async test-clients lint bench clean
+.PHONY: help install run smoke test test-ib-async test-clients lint bench pacing-test crash-test clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,11 +52,17 @@ test-clients: install $(CLIENTS:%=.venv-clients/%/.installed) ## the simulator's
 	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --requirement $<
 	@touch $@
 
+crash-test: install ## kill order tasks everywhere and compare the books; CRASH_CASES, CRASH_SEED
+	$(BIN)/python tests/crash
+
 lint: install ## ruff, strict types, the floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+pacing-test: install ## eight processes fetch history as fast as they may, for ten and a half real minutes
+	$(BIN)/python -m benchmarks.pacing
 
 bench: install ## measured side by side: broker seam, pipeline, import cost
 	$(BIN)/python -m benchmarks

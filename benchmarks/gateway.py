@@ -15,9 +15,10 @@ CLOCK = "2018-06-13T14:30:00+00:00"
 
 
 class Running(NamedTuple):
-    """A gateway's API port, and its process."""
+    """A gateway's API port, its control port, and its process."""
 
     port: int
+    control_port: int
     process: psutil.Process
 
     def megabytes(self) -> float:
@@ -33,6 +34,7 @@ def gateway(*options: str) -> Iterator[Running]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield Running(int(json.loads(process.stdout.readline())["port"]), psutil.Process(process.pid))
+            told = json.loads(process.stdout.readline())
+            yield Running(int(told["port"]), int(told["control_port"]), psutil.Process(process.pid))
         finally:
             process.terminate()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow_ibkr_plugin.broker.pacing import HistoryRequest, Pacing
-from airflow_ibkr_plugin.errors import ConfigError, NoMarketData
+from airflow_ibkr_plugin.broker.pacing import Pacing
+from airflow_ibkr_plugin.errors import ConfigError, NoMarketData, PacingViolation
 from airflow_ibkr_plugin.store.bars import Bars
 from airflow_ibkr_plugin.trading.bar_checks import (
     BarReport,
@@ -24,6 +24,7 @@ from airflow_ibkr_plugin.trading.bars import BAR_SIZES, Bar, is_intraday
 from airflow_ibkr_plugin.trading.calendars import FOREX
 from airflow_ibkr_plugin.trading.durations import Duration, period, periods, requests, window
 from airflow_ibkr_plugin.trading.market_hours import default_calendar
+from airflow_ibkr_plugin.trading.pacing import HistoryRequest
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
@@ -93,9 +94,10 @@ def fetch_bars(
     :raises NoMarketData: the broker has none.
     :raises BadBars: gaps, duplicates, impossible prices or a series that ends too early; nothing of it is cached.
     :raises PacingViolation: the limits for historical requests are reached; `retry_after` says when to try again.
+        What has come by then is cached, so that the next try goes on from there.
     :raises ConfigError: bar size, duration or calendar cannot be used.
     """
-    pacing = pacing or Pacing(database, session.source)
+    pacing = pacing or Pacing(database, session.spec.address)
     return _Fetch(session, database, instrument, request, pacing).run()
 
 
@@ -145,10 +147,8 @@ class _Fetch:
             stored = Bars(transaction).load(*self.series, self.span[0], self.span[1] + timedelta(days=1))
         # A simulated clock may have been set back since.
         known = [bar for bar in stored if self._bounds(bar)[1] <= self.span[1]]
-        fetched = [bar for start, end in self._missing(known) for bar in self._ask(start, end, has_some=bool(known))]
-        if reason := self._inconsistent(known, fetched):
-            log.warning("%s: %s; all bars are fetched again", self.name, reason)
-            known, fetched = [], self._ask(self.start, self.until, has_some=False)
+        fetched, reason = self._fetch(known)
+        known = [] if reason else known
         merged = {bar.time: bar for bar in known} | {bar.time: bar for bar in fetched}
         bars = [merged[at] for at in sorted(merged) if self._inside(merged[at])]
         if not bars:
@@ -173,20 +173,54 @@ class _Fetch:
             last=bars[-1].time,
         )
 
+    def _fetch(self, known: Sequence[Bar]) -> tuple[list[Bar], str]:
+        """What the broker has of what is missing, oldest first; with a reason if it takes the place of all known."""
+        found: dict[datetime, Bar] = {}
+        reason = ""
+        try:
+            for start, end in self._missing(known):
+                self._ask(start, end, found, has_some=bool(known))
+            if reason := self._inconsistent(known, _in_order(found)):
+                log.warning("%s: %s; all bars are fetched again", self.name, reason)
+                known = []
+                found.clear()
+                self._ask(self.start, self.until, found, has_some=False)
+        except PacingViolation:
+            self._keep(known, _in_order(found), replaces=bool(reason))
+            raise
+        return _in_order(found), reason
+
+    def _keep(self, known: Sequence[Bar], found: Sequence[Bar], *, replaces: bool) -> None:
+        """Cache what has come before the rest must wait; what is missing between will be asked for next time."""
+        inside = [bar for bar in found if self._inside(bar)]
+        if not inside:
+            return
+        report = self._check(inside, now=self.until)
+        require_good(replace(report, gaps=(), stale=None), self.name)
+        self._save(found, replace=replaces or bool(self._inconsistent(known, found)))
+
     # --- what is missing ----------------------------------------------------------------------------------
 
     def _missing(self, known: Sequence[Bar]) -> Iterator[tuple[datetime, datetime]]:
         """Stretches to ask for, each reaching over some cached bars beside it."""
         inside = [bar for bar in known if self._inside(bar)]
-        report = self._check(inside, now=self.until)
-        if not inside or report.gaps:
-            # A hole in the cache lies between two windows that were asked for at different times.
+        if not inside:
             yield self._widened(self.start, self.until, known)
+            return
+        report = self._check(inside, now=self.until)
+        # However quiet the market may be, ask for what may be there by now.
+        stale = self._check(inside, now=self.until, quiet=timedelta(0)).stale
+        if report.gaps:
+            # A hole in the cache lies between two windows that were asked for at different times.
+            yield self._widened(
+                self.start if report.late_start else report.gaps[0].start,
+                self.until if stale else report.gaps[-1].end,
+                known,
+            )
             return
         if report.late_start:
             yield self._widened(self.start, report.late_start.end, known)
-        # However quiet the market may be, ask for what may be there by now.
-        if stale := self._check(inside, now=self.until, quiet=timedelta(0)).stale:
+        if stale:
             yield self._widened(stale.start, self.until, known)
 
     def _widened(self, start: datetime, end: datetime, known: Sequence[Bar]) -> tuple[datetime, datetime]:
@@ -210,8 +244,8 @@ class _Fetch:
 
     # --- the broker ---------------------------------------------------------------------------------------
 
-    def _ask(self, start: datetime, end: datetime, *, has_some: bool) -> list[Bar]:
-        """The complete bars of a stretch of time, each answer checked by itself.
+    def _ask(self, start: datetime, end: datetime, found: dict[datetime, Bar], *, has_some: bool) -> None:
+        """Add the complete bars of a stretch of time to those found, each answer checked by itself.
 
         :param has_some: whether there are others, so that an empty stretch is no error yet; the check decides.
         """
@@ -221,7 +255,7 @@ class _Fetch:
                 f"{self.name}: {self.duration} would take {len(asked)} requests of IBKR.",
                 remedy=f"Ask for larger bars or a shorter duration, at most {_MOST_REQUESTS} requests.",
             )
-        found: dict[datetime, Bar] = {}
+        some = False
         empty: NoMarketData | None = None
         for part in asked:
             try:
@@ -230,10 +264,11 @@ class _Fetch:
                 log.warning("%s", error)
                 empty = error
                 continue
-            found |= {bar.time: bar for bar in answer if self._bounds(bar)[0] >= part.start}
-        if empty and not found and not has_some:
+            bars = {bar.time: bar for bar in answer if self._bounds(bar)[0] >= part.start}
+            some = some or bool(bars)
+            found |= bars
+        if empty and not some and not has_some:
             raise empty
-        return [found[at] for at in sorted(found)]
 
     def _answer(self, duration: str, end: datetime) -> list[Bar]:
         request = HistoryRequest(
@@ -279,3 +314,7 @@ class _Fetch:
             if replace:
                 Bars(transaction).delete(*self.series)
             Bars(transaction).save(*self.series, fetched)
+
+
+def _in_order(found: Mapping[datetime, Bar]) -> list[Bar]:
+    return [found[at] for at in sorted(found)]

@@ -1,23 +1,26 @@
-"""IBKR's limits for historical requests, kept for the whole installation, and the record of when they bit.
+"""Requests for history, no faster than IBKR allows: one budget for all processes that share the trading database.
 
-Source of the limits: TWS API, "Historical Data Limitations". They count for bars of 30 seconds or less; for larger bars
-IBKR has lifted them. Tasks are processes of their own, so what was sent lately is remembered in the trading database.
+The rules are in `trading/pacing.py`. Messages per second need no budget: IBKR counts them per connection, a connection
+belongs to one process, and the broker library sends no more than 45 a second of IBKR's 50.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow_ibkr_plugin.errors import PacingViolation
-from airflow_ibkr_plugin.store.pacing_events import PacingEvents
-from airflow_ibkr_plugin.trading.bars import BAR_SIZES
+from airflow_ibkr_plugin.errors import PacingViolation, StoreError
+from airflow_ibkr_plugin.store.pacing_events import PacingEvents, PacingRequests
+from airflow_ibkr_plugin.store.sql import current_time
+from airflow_ibkr_plugin.trading.pacing import MARGIN, WINDOW, HistoryRequest, pace_at, wait_for
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from airflow_ibkr_plugin.broker.session import BrokerSession
     from airflow_ibkr_plugin.store.database import Database
     from airflow_ibkr_plugin.trading.bars import Bar
@@ -25,94 +28,54 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LIMITED = timedelta(seconds=30)  # bars up to this size are limited
-IDENTICAL = timedelta(seconds=15)  # between two identical requests
-PER_CONTRACT, CONTRACT_WINDOW = 5, timedelta(seconds=2)  # six of one contract and tick type are one too many
-IN_ALL, WINDOW = 60, timedelta(minutes=10)
-# What reaches IBKR may lie closer together than what we sent.
-_JITTER = timedelta(seconds=0.5)
-# A worker slot is held for so long at most; then Airflow retries, after the rest of the wait.
+#: Seconds that one request waits here at most.
 MOST_WAIT = 30.0
-# IBKR does not say which limit a violation broke. After this wait all but the long window are free again.
-_VIOLATION_WAIT = (IDENTICAL + _JITTER).total_seconds()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HistoryRequest:
-    """One request for history as IBKR counts it; `end` None means now."""
-
-    con_id: int
-    what: str
-    bar_size: str
-    duration: str
-    end: datetime | None
-    use_rth: bool
-
-    @property
-    def series(self) -> str:
-        """What the limit per contract, exchange and tick type counts by."""
-        return f"{self.con_id} {self.what} "
-
-    @property
-    def key(self) -> str:
-        """Two requests with the same key are identical."""
-        hours = "regular" if self.use_rth else "all"
-        end = self.end.isoformat() if self.end else "now"
-        return f"{self.series}{self.bar_size}, {self.duration} to {end}, {hours} hours"
-
-    @property
-    def weight(self) -> int:
-        """IBKR counts a BID_ASK request twice."""
-        return 2 if self.what == "BID_ASK" else 1
-
-
-def wait_for(request: HistoryRequest, sent: Iterable[tuple[str, datetime]], now: datetime) -> timedelta:
-    """How long to wait before a request may be sent; zero or less: not at all. Pure.
-
-    :param sent: key and time of what was sent in the last ten minutes, oldest first, a request of weight two twice.
-    """
-    past = list(sent)
-    free = [at + IDENTICAL for key, at in past if key == request.key]
-    of_series = [at for key, at in past if key.startswith(request.series)]
-    for times, most, span in ((of_series, PER_CONTRACT, CONTRACT_WINDOW), ([at for _, at in past], IN_ALL, WINDOW)):
-        # With the request itself, no more than `most` may lie in any window.
-        over = len(times) - (most - request.weight)
-        if over > 0:
-            free.append(times[over - 1] + span)
-    return max(free) + _JITTER - now if free else timedelta(0)
+# After its turn has come a place in line is kept for so long: a task that was deferred needs a worker first.
+_KEPT = timedelta(minutes=1)
+# The answer to a request takes a minute at most, by the usual time-out; a killed process has none open after this.
+_OPEN = timedelta(minutes=3)
+# What is remembered; the rate recovers within less.
+_REMEMBERED = timedelta(days=1)
 
 
 class Pacing:
-    """Sends requests for history no faster than IBKR allows.
+    """Sends requests for history no faster than IBKR allows, in the order in which they came.
 
-    :param source: of the broker session; each has limits of its own.
-    :param clock, sleep: UTC now and time.sleep, unless a test brings others. IBKR counts in real time, so this is never
-        the broker's clock, which may be simulated.
+    :param gateway: its address: IBKR counts all that is asked through it together, whichever connection names it.
+    :param owner: who asks, one request after another. If given, its place in line is kept when the wait is too long,
+        for when it comes again.
+    :param clock, sleep: the time in a transaction and time.sleep, unless a test brings others. IBKR counts in real
+        time, so this is never the broker's clock, which may be simulated.
     :param most_wait: seconds that one request waits at most.
     """
 
     def __init__(
         self,
         database: Database,
-        source: str,
+        gateway: str,
         *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        owner: str = "",
+        clock: Callable[[Session], datetime] = current_time,
         sleep: Callable[[float], None] = time.sleep,
         most_wait: float = MOST_WAIT,
     ) -> None:
         self._database = database
-        self._source = source
+        self._gateway = gateway
+        self._returns = bool(owner)
+        self._owner = owner or uuid.uuid4().hex
         self._clock = clock
         self._sleep = sleep
         self._most_wait = most_wait
 
     def history(self, session: BrokerSession, instrument: Instrument, request: HistoryRequest) -> list[Bar]:
-        """`session.history`, paced. A violation is waited out once, stored, and raised the second time.
+        """`session.history`, paced. IBKR's complaint is stored, lowers everybody's rate, and is waited out.
 
-        :raises PacingViolation: the broker said so, or the wait would be too long; `retry_after` says when to try.
+        :raises PacingViolation: the wait would be too long; it has no `code`, and `retry_after` says when to try.
         """
+        waited = 0.0
         while True:
-            waited = self._acquire(request)
+            place, waited = self._acquire(request, waited)
+            complaint: PacingViolation | None = None
             try:
                 return session.history(
                     instrument,
@@ -123,47 +86,77 @@ class Pacing:
                     use_rth=request.use_rth,
                 )
             except PacingViolation as error:
-                self._violated(request, error, waited)
+                complaint = error
+            finally:
+                self._answered(place, complaint)
 
-    def _violated(self, request: HistoryRequest, error: PacingViolation, waited: float) -> None:
-        with self._database.write() as transaction:
-            events = PacingEvents(transaction)
-            # Whoever asked, in whatever task: the second violation within the window is not waited out.
-            lately = events.recent(self._source, self._clock() - WINDOW)
-            again = any(event.code is not None for event in lately)
-            wait = 0.0 if again else min(_VIOLATION_WAIT, self._most_wait)
-            events.add(self._source, request.key, error.code or 0, error.message, waited + wait, self._clock())
-        if again:
-            log.warning("pacing violation again: %s", request.key)
-            raise error
-        log.warning("pacing violation, waiting %.1f s: %s", wait, request.key)
-        self._sleep(wait)
+    def _acquire(self, request: HistoryRequest, waited: float) -> tuple[int, float]:
+        """Wait until the request's turn has come and note it as sent, before it is.
 
-    def _acquire(self, request: HistoryRequest) -> float:
-        """Wait until the request is allowed and note it as sent, before it is; returns the seconds waited."""
-        waited = 0.0
-        if BAR_SIZES[request.bar_size] > LIMITED:
-            return waited
+        :param waited: seconds that it has waited already.
+        :returns: the row that notes it, and the seconds waited in all.
+        """
         while True:
-            with self._database.write(serialize=f"pacing:{self._source}") as transaction:
-                now = self._clock()
-                events = PacingEvents(transaction)
-                sent = [
-                    (event.request, event.at)
-                    for event in events.recent(self._source, now - WINDOW - _JITTER)
-                    if event.code is None
-                ]
-                wait = wait_for(request, sent, now).total_seconds()
-                if wait <= 0:
-                    for _ in range(request.weight):
-                        events.add(self._source, request.key, None, "sent", waited, now)
-                    return waited
+            row_id, wait = self._try(request)
+            if wait <= 0:
+                return row_id, waited
             if waited + wait > self._most_wait:
+                if not self._returns:
+                    with self._database.write() as transaction:
+                        PacingRequests(transaction).leave(row_id)
                 raise PacingViolation(
-                    f"IBKR's limits for bars of 30 seconds or less leave no room for {request.key} for {wait:.0f} s.",
-                    remedy="Ask for less at once, or for larger bars.",
+                    f"IBKR's limits for history leave no room for {request.key} for {wait:.0f} s.",
+                    remedy="Ask for less at once, or for bars of more than 30 seconds.",
                     retry_after=wait,
                 )
             log.info("pacing: waiting %.1f s before %s", wait, request.key)
             self._sleep(wait)
             waited += wait
+
+    def _try(self, request: HistoryRequest) -> tuple[int, float]:
+        """Look whether the request may be sent, and note it as sent if so; else how many seconds to wait."""
+        with self._database.write(serialize=f"pacing:{self._gateway}") as transaction:
+            now, requests = self._clock(transaction), PacingRequests(transaction)
+            complaints = PacingEvents(transaction).recent(self._gateway, now - _REMEMBERED)
+            requests.forget(self._gateway, now - _REMEMBERED)
+            mine = requests.line_up(self._gateway, self._owner, request, now=now, until=now + _KEPT)
+            ahead = requests.ahead(mine, now - WINDOW - MARGIN)
+            wait = wait_for(request, ahead, pace_at(complaints, now), now)
+            if wait > timedelta(0):
+                mine.until = now + wait + _KEPT
+            else:
+                mine.sent_at, mine.until = now, now + _OPEN
+            return mine.id, wait.total_seconds()
+
+    def _answered(self, row_id: int, complaint: PacingViolation | None) -> None:
+        try:
+            with self._database.write() as transaction:
+                now, sent = self._clock(transaction), PacingRequests(transaction).get(row_id)
+                sent.until = now
+                if complaint is None:
+                    return
+                assert sent.sent_at is not None  # it was answered
+                events = PacingEvents(transaction)
+                events.add(
+                    self._gateway,
+                    sent.request,
+                    complaint.code or 0,
+                    complaint.message,
+                    sent_at=sent.sent_at,
+                    at=now,
+                )
+                pace = pace_at(events.recent(self._gateway, now - _REMEMBERED), now)
+        except StoreError as error:
+            if complaint is not None:
+                raise
+            # The answer is worth more; the request counts as open until it is taken for dead.
+            log.warning("The answer to %s is not noted for the pace: %s", row_id, error)
+            return
+        log.warning(
+            "IBKR complains of the pace (%s, %s); from now on at 1/%d of it, a step faster after each %d minutes: %s",
+            complaint.code,
+            complaint.message,
+            2**pace.halvings,
+            WINDOW.total_seconds() // 60,
+            sent.request,
+        )

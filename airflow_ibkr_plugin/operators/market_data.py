@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.sdk.exceptions import TaskDeferred
+
+from airflow_ibkr_plugin.errors import PacingViolation
 from airflow_ibkr_plugin.operators.base import BrokerOperator, TaskRun
+
+# IBKR's pacing is waited for in the worker slot for so many seconds, and in the triggerer when it takes longer.
+_SLOT_SECONDS = 10.0
+# After so long a try is given up, and Airflow's retries decide.
+_MOST_PACED = timedelta(hours=2)
 
 
 class MarketDataOperator(BrokerOperator):
     """Bars of one instrument into the trading database; asks the broker only for what is missing.
 
     Returns a summary as XCom: the pinned instrument, the bars' range, how many were fetched and how many cached.
+    Where IBKR's pacing lets it wait for long, it is deferred: it gives back its worker slot and its client id, keeps
+    its place in line, and goes on from what has come by then.
 
     :param symbol: `SPY`, `EUR.USD`, or a mapping (see docs/workflows.md).
     :param bar_size: IBKR's spelling, such as `1 day`, `5 mins`.
@@ -44,8 +55,29 @@ class MarketDataOperator(BrokerOperator):
 
     def run_task(self, context: Any, run: TaskRun) -> dict[str, Any]:
         """See the class."""
+        try:
+            return self._fetch(run)
+        except PacingViolation as error:
+            # With a code it is IBKR's refusal of something else than history.
+            if error.code is not None or error.retry_after is None:
+                raise
+            now = datetime.now(UTC)
+            until = now + timedelta(seconds=error.retry_after)
+            if until - (context["ti"].start_date or now) > _MOST_PACED:
+                raise
+            self.log.info("%s Waiting in the triggerer until %s.", error.message, until)
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+        raise TaskDeferred(trigger=DateTimeTrigger(until), method_name="resume")
+
+    def resume(self, context: Any, event: Any) -> Any:
+        """The wait is over; `event` is the time that was waited for."""
+        return self.execute(context)
+
+    def _fetch(self, run: TaskRun) -> dict[str, Any]:
         from airflow_ibkr_plugin.broker.contracts import pin
         from airflow_ibkr_plugin.broker.history import BarsRequest, fetch_bars
+        from airflow_ibkr_plugin.broker.pacing import Pacing
         from airflow_ibkr_plugin.trading.instruments import InstrumentSpec, SecType
 
         spec = InstrumentSpec.parse(self.symbol)
@@ -59,7 +91,8 @@ class MarketDataOperator(BrokerOperator):
                 use_rth=self.use_rth,
                 calendar=self.calendar,
             )
-            result = fetch_bars(session, self.database, instrument, request)
+            pacing = Pacing(self.database, session.spec.address, owner=run.owner, most_wait=_SLOT_SECONDS)
+            result = fetch_bars(session, self.database, instrument, request, pacing=pacing)
             now = session.now()
         self.log.info(
             "%s: %d bars %s..%s (%d fetched, %d cached) from %s",

@@ -1,11 +1,12 @@
-"""The two statements that SQLite and PostgreSQL share but SQLAlchemy names per dialect."""
+"""What SQLite and PostgreSQL share but SQLAlchemy names per dialect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, Executable
+from sqlalchemy import CursorResult, Executable, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -44,3 +45,15 @@ def upsert(session: Session, model: type[Base], keys: Sequence[str], rows: Seque
     update = {name: statement.excluded[name] for name in rows[0] if name not in keys}
     session.execute(statement.on_conflict_do_update(index_elements=keys, set_=update), list(rows))
     session.expire_all()
+
+
+def current_time(session: Session) -> datetime:
+    """Aware UTC now by one clock for all who use this database, also while a transaction has waited for a lock.
+
+    PostgreSQL's own; the users of an SQLite file are on one machine, and take that one's.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return datetime.now(UTC)
+    now = session.scalars(select(func.clock_timestamp())).one()
+    assert isinstance(now, datetime)
+    return now.astimezone(UTC)

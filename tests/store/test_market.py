@@ -12,7 +12,6 @@ from airflow_ibkr_plugin.store.bars import Bars
 from airflow_ibkr_plugin.store.charts import Charts
 from airflow_ibkr_plugin.store.contract_pins import ContractPins
 from airflow_ibkr_plugin.store.database import Database
-from airflow_ibkr_plugin.store.pacing_events import PacingEvents
 from airflow_ibkr_plugin.store.signals import Signals
 from airflow_ibkr_plugin.trading.bars import Bar
 from airflow_ibkr_plugin.trading.instruments import Instrument
@@ -165,14 +164,3 @@ def test_signals(database: Database, now: datetime) -> None:
         assert signals.latest("e") is None
         assert [row.id for row in signals.for_run("d", "r1")] == [first.id, second.id]
         assert signals.for_run("d", "r2") == []
-
-
-def test_pacing_events(database: Database, now: datetime) -> None:
-    with database.write() as session:
-        events = PacingEvents(session)
-        events.add("a", "history", None, "own limit", 2.5, now - timedelta(minutes=11))
-        events.add("a", "history", 162, "pacing violation", 0.0, now)
-        events.add("b", "history", 162, "pacing violation", 0.0, now)
-        found = events.recent("a", now - timedelta(minutes=10))
-        assert [(e.code, e.message, e.waited_seconds, e.at) for e in found] == [(162, "pacing violation", 0.0, now)]
-        assert [e.code for e in events.recent("a", now - timedelta(minutes=11))] == [None, 162]

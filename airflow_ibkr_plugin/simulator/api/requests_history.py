@@ -78,6 +78,7 @@ def _check_available(session: Session, instrument: Instrument, what: str, detail
 def _check_pace(session: Session, instrument: Instrument, query: Query, end: str) -> None:
     access = session.gateway.access
     if access.history.on and access.open_history() >= OPEN_AT_ONCE:
+        access.history.refused += 1
         raise Refusal(162, _TOO_FAST)
     if query.seconds is not None and query.seconds <= SMALL:
         take_pace(session, instrument, query.what, (query.bar_size, query.duration, end, query.regular, query.style))

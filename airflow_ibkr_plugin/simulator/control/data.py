@@ -24,9 +24,10 @@ def _market_data(simulator: Simulator, values: dict[str, Any]) -> Answer:
 
 def _pacing_rules(simulator: Simulator, values: dict[str, Any]) -> Answer:
     access = simulator.gateway.access
-    for rules in (access.history, access.real_time_bars):
-        rules.switch(on=values["on"])
-    return {"on": values["on"]}
+    if values["on"] is not None:
+        for rules in (access.history, access.real_time_bars):
+            rules.switch(on=values["on"])
+    return {"on": access.history.on, "counted": access.history.counted, "refused": access.history.refused}
 
 
 def _texts(value: Any) -> list[str]:
@@ -53,9 +54,9 @@ DATA = (
     ),
     Command(
         "pacing_rules",
-        "whether history, ticks and real-time bars are refused for their pace (162, 420); starts counting anew",
+        "whether history, ticks and real-time bars are refused for their pace (162, 420); requests for history so far",
         {"on": False},
         _pacing_rules,
-        (Field("on", flag(), "they are, as from the start"),),
+        (Field("on", flag(), "they are, as from the start; counting starts anew; left out: as it is", None),),
     ),
 )

@@ -41,17 +41,20 @@ class Pacing:
     """Counts requests of one kind. Those that it refuses are not counted.
 
     :ivar on: whether it refuses any.
+    :ivar counted: weights of those let through since it was switched on; :ivar refused: number of the others.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._sent: deque[Sent] = deque()
         self.on = True
+        self.counted = self.refused = 0
 
     def switch(self, *, on: bool) -> None:
         """Refuse from now on, or no more; what was sent before is forgotten."""
         self.on = on
         self._sent.clear()
+        self.counted = self.refused = 0
 
     def take(self, series: Hashable, key: Hashable, weight: int = 1) -> bool:
         """Count a request; False if it comes too soon.
@@ -60,6 +63,13 @@ class Pacing:
         """
         if not self.on:
             return True
+        if self._may(series, key, weight):
+            self.counted += weight
+            return True
+        self.refused += 1
+        return False
+
+    def _may(self, series: Hashable, key: Hashable, weight: int) -> bool:
         now = self._clock()
         while self._sent and now - self._sent[0].at >= ALL_SECONDS:
             self._sent.popleft()

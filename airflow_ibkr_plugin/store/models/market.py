@@ -100,16 +100,36 @@ class SignalRow(OfTask, Base):
     created_at: Mapped[datetime]
 
 
-class PacingEvent(Base):
-    """A time that IBKR's pacing made us wait, or that IBKR complained."""
+class PacingRequest(Base):
+    """A request for history: in line while `sent_at` is None, then on its way until `until`, when it was answered.
 
-    __tablename__ = "pacing_events"
-    __table_args__ = (Index(None, "source", "at"),)
+    Before the answer `until` is when its owner is taken for dead.
+    """
+
+    __tablename__ = "pacing_requests"
+    __table_args__ = (Index(None, "gateway", "until"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    source: Mapped[str]
+    gateway: Mapped[str]
+    owner: Mapped[str]
     request: Mapped[str]
-    code: Mapped[int | None]
+    series: Mapped[str]
+    weight: Mapped[int]
+    asked_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    until: Mapped[datetime]
+
+
+class PacingEvent(Base):
+    """IBKR's complaint, with its code, about a request that was sent at `sent_at`."""
+
+    __tablename__ = "pacing_events"
+    __table_args__ = (Index(None, "gateway", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    gateway: Mapped[str]
+    request: Mapped[str]
+    code: Mapped[int]
     message: Mapped[str] = mapped_column(FreeText)
-    waited_seconds: Mapped[float]
+    sent_at: Mapped[datetime]
     at: Mapped[datetime]

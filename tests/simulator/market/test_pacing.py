@@ -1,17 +1,10 @@
-"""IBKR's pacing rules for history, and that the product's own pacing keeps them."""
+"""IBKR's pacing rules for history. That the product keeps them: tests/trading/test_pacing.py."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from airflow_ibkr_plugin.broker.pacing import HistoryRequest, wait_for
 from airflow_ibkr_plugin.simulator.market.pacing import Pacing
-
-START = datetime(2026, 11, 20, 16, 0, tzinfo=UTC)
 
 
 class Time:
@@ -74,28 +67,10 @@ def test_it_can_be_switched_off_and_starts_anew(pacing: Pacing) -> None:
     assert not pacing.take("AAPL", 1)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(1, 3),  # the contract
-            st.sampled_from(["TRADES", "BID_ASK", "MIDPOINT"]),
-            st.sampled_from(["60 S", "120 S", "1800 S"]),
-            st.floats(0, 20),  # seconds since the one before
-        ),
-        max_size=120,
-    )
-)
-def test_what_the_product_waits_for_is_never_refused(asked: list[tuple[int, str, str, float]]) -> None:
-    time = Time()
-    pacing = Pacing(time)
-    sent: list[tuple[str, datetime]] = []
-    for con_id, what, duration, pause in asked:
-        time.now += pause
-        request = HistoryRequest(con_id=con_id, what=what, bar_size="5 secs", duration=duration, end=None, use_rth=True)
-        now = START + timedelta(seconds=time.now)
-        lately = [(key, at) for key, at in sent if now - at < timedelta(minutes=10, seconds=1)]
-        wait = max(wait_for(request, lately, now), timedelta(0))
-        time.now += wait.total_seconds()
-        assert pacing.take((con_id, what), request.key, request.weight), wait
-        sent += [(request.key, now + wait)] * request.weight
+def test_it_tells_what_it_counted(pacing: Pacing, time: Time) -> None:
+    assert pacing.take("AAPL", 1, 2)
+    assert pacing.take("AAPL", 2)
+    assert not pacing.take("AAPL", 2)
+    assert (pacing.counted, pacing.refused) == (3, 1)
+    pacing.switch(on=True)
+    assert (pacing.counted, pacing.refused) == (0, 0)
