@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow_ibkr_plugin.simulator.control.fields import Answer, Command, Field, number
-from airflow_ibkr_plugin.simulator.control.order_commands import CONTRACT, contract
+from airflow_ibkr_plugin.simulator.control.order_commands import CONTRACT, contract_at_ibkr
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.simulator.server import Simulator
@@ -15,7 +15,7 @@ _LOW, _HIGH = 0.01, 100.0
 
 
 def _split(simulator: Simulator, values: dict[str, Any]) -> Answer:
-    instrument = contract(simulator, values)
+    instrument = contract_at_ibkr(simulator, values)
     simulator.desk.split(instrument, Decimal(str(values["ratio"])))
     for session in simulator.clients.started:
         session.account_subscriptions.books_changed(instrument.con_id)

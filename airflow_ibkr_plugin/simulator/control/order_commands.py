@@ -30,11 +30,13 @@ def connected(simulator: Simulator, client_id: int) -> Session:
     return session
 
 
-def contract(simulator: Simulator, values: dict[str, Any]) -> Instrument:
-    """The contract that the fields of :data:`CONTRACT` name.
+def contract_at_ibkr(simulator: Simulator, values: dict[str, Any]) -> Instrument:
+    """The contract that the fields of :data:`CONTRACT` name, for what only IBKR's servers can do with it.
 
-    :raises ConfigError: none has that symbol and currency.
+    :raises ConfigError: none has that symbol and currency, or the servers are out of reach.
     """
+    if not simulator.gateway.link.online:
+        raise ConfigError("IBKR is out of reach.", remedy='First send {"cmd": "connectivity", "state": "restored"}.')
     symbol, currency = values["symbol"], values["currency"]
     found = [item for item in simulator.gateway.catalogue if (item.symbol, item.currency) == (symbol, currency)]
     if len(found) != 1:
@@ -75,7 +77,7 @@ def _completed_order(simulator: Simulator, values: dict[str, Any]) -> Answer:
 
 
 def _manual_order(simulator: Simulator, values: dict[str, Any]) -> Answer:
-    instrument = contract(simulator, values)
+    instrument = contract_at_ibkr(simulator, values)
     fields = {
         "action": values["action"],
         "quantity": Decimal(values["quantity"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ib_insync as ibi
+import pytest
 
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 
@@ -44,3 +45,18 @@ def test_what_had_filled_before_a_split_is_split(simulator: SimulatorHandle, ib:
     simulator.control("clock", advance=5)
     until(again.isDone)
     assert again.fills[0].execution.price < trade.fills[0].execution.price * 0.51
+
+
+@pytest.mark.parametrize(
+    ("command", "fields"), [("split", {"ratio": 4}), ("manual_order", {"action": "BUY", "quantity": 1})]
+)
+def test_nothing_of_that_while_ibkr_is_out_of_reach(
+    simulator: SimulatorHandle, ib: ibi.IB, until: Any, command: str, fields: dict[str, Any]
+) -> None:
+    trade = ib.placeOrder(APPLE, ibi.LimitOrder("BUY", 1, 1.0, tif="GTC"))
+    until(lambda: trade.orderStatus.permId)
+    simulator.control("connectivity", state="lost")
+    with pytest.raises(ValueError, match="out of reach"):
+        simulator.control(command, symbol="AAPL", **fields)
+    simulator.control("connectivity", state="restored")
+    assert simulator.control(command, symbol="AAPL", **fields)["ok"]

@@ -54,6 +54,7 @@ def test_every_example_runs(simulator: SimulatorHandle, connect: Any, raw: Any, 
     until(trade.isDone)
     for example in EXAMPLES:
         simulator.control("login")
+        simulator.control("connectivity", state="restored")
         simulator.control("disarm")
         if 1 not in simulator.control("status")["clients"]:
             raw(simulator, 1).until(9)
