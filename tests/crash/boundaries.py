@@ -1,0 +1,85 @@
+"""Where a worker can die: each commit, each message it sends, each message it gets. Counted in the child, from outside.
+
+The product knows nothing of this: the database dialect's commit and the client library's socket are wrapped after the
+fork.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine.default import DefaultDialect
+
+from airflow_ibkr_plugin.broker import library
+
+PLACE_ORDER = "3"  # its number on the wire; source: TWS API, outgoing message ids
+
+COMMIT, SEND, RECEIVE, PLACED = "commit", "send", "receive", "placed"
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """At the n-th passage of a boundary, before or after it, the process dies, or something happens at the gateway.
+
+    :param boundary: `placed` counts placeOrder messages alone.
+    :param command: a control command of the simulator; None: SIGKILL.
+    """
+
+    boundary: str
+    at: int
+    after: bool
+    command: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        what = f"{self.command['cmd']} " if self.command else ""
+        return f"{what}{'after' if self.after else 'before'} {self.boundary} {self.at}"
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Boundaries:
+    """Counts what this process passes, and pulls the triggers."""
+
+    def __init__(self, triggers: tuple[Trigger, ...], control: Callable[..., Any]) -> None:
+        self.passed: Counter[str] = Counter()
+        self._triggers = {(t.boundary, t.at, t.after): t for t in triggers}
+        self._control = control
+
+    def install(self) -> None:
+        DefaultDialect.do_commit = self._wrap(DefaultDialect.do_commit, lambda *_: [COMMIT])  # type: ignore[method-assign]
+        module = library.load()
+        connection, decoder = module.client.Connection, module.decoder.Decoder
+        connection.sendMsg = self._wrap(connection.sendMsg, _sent)
+        decoder.interpret = self._wrap(decoder.interpret, lambda *_: [RECEIVE])
+
+    def _wrap(self, function: Callable[..., Any], boundaries: Callable[..., list[str]]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            here = boundaries(*arguments)
+            self.passed.update(here)
+            at = {boundary: self.passed[boundary] for boundary in here}
+            self._pull(at, after=False)
+            result = function(*arguments)
+            self._pull(at, after=True)
+            return result
+
+        return wrapped
+
+    def _pull(self, at: dict[str, int], *, after: bool) -> None:
+        for boundary, number in at.items():
+            trigger = self._triggers.get((boundary, number, after))
+            if trigger is None:
+                continue
+            if trigger.command is None:
+                die()
+            self._control(**trigger.command)
+
+
+def _sent(_connection: Any, message: bytes) -> list[str]:
+    return [SEND, PLACED] if message[4:].split(b"\0", 1)[0].decode() == PLACE_ORDER else [SEND]
