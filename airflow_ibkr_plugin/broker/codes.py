@@ -18,10 +18,12 @@ from airflow_ibkr_plugin.errors import (
     UnknownContract,
 )
 
+#: Max rate of messages per second has been exceeded; names no request.
+MESSAGE_RATE = 100
 #: Code -> error class; None: a notice, it fails nothing. Codes that are not listed fail as plain BrokerError.
 CODES: dict[int, type[BrokerError] | None] = {
     # --- rate limits
-    100: PacingViolation,  # max rate of messages per second has been exceeded
+    MESSAGE_RATE: PacingViolation,
     101: PacingViolation,  # max number of tickers has been reached
     420: PacingViolation,  # invalid real-time query: historical data request pacing violation
     # --- order ids and cancelling

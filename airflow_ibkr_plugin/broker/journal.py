@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from airflow_ibkr_plugin.broker.codes import error_for, is_notice
+from airflow_ibkr_plugin.broker.codes import MESSAGE_RATE, error_for, is_notice
 from airflow_ibkr_plugin.broker.convert import to_decimal, to_execution, to_optional, to_order, to_price
 from airflow_ibkr_plugin.broker.truth import TERMINAL_STATUSES
 from airflow_ibkr_plugin.errors import BrokerError, GatewayUnavailable, SessionInvalid
@@ -165,6 +165,8 @@ class Journal:
         elif error.code in (326, 1300, 507):
             self.failed = error
         elif request_id < 0:
+            if error.code == MESSAGE_RATE:
+                self.failed = error  # the gateway hangs up behind it
             # No request is named; those that have no id of their own are the ones it can be about.
             for key, request in self.requests.items():
                 if isinstance(key, str):

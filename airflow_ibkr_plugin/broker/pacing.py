@@ -13,7 +13,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from airflow_ibkr_plugin.errors import PacingViolation, StoreError
+from airflow_ibkr_plugin.broker.codes import MESSAGE_RATE
+from airflow_ibkr_plugin.errors import BrokerError, GatewayUnavailable, PacingViolation, StoreError
 from airflow_ibkr_plugin.store.pacing_events import PacingEvents, PacingRequests
 from airflow_ibkr_plugin.store.sql import current_time
 from airflow_ibkr_plugin.trading.pacing import MARGIN, WINDOW, HistoryRequest, pace_at, wait_for
@@ -71,11 +72,12 @@ class Pacing:
         """`session.history`, paced. IBKR's complaint is stored, lowers everybody's rate, and is waited out.
 
         :raises PacingViolation: the wait would be too long; it has no `code`, and `retry_after` says when to try.
+        :raises GatewayUnavailable: among other reasons (code 100) because of too many messages, which is stored too.
         """
         waited = 0.0
         while True:
             place, waited = self._acquire(request, waited)
-            complaint: PacingViolation | None = None
+            complaint: BrokerError | None = None
             try:
                 return session.history(
                     instrument,
@@ -87,6 +89,9 @@ class Pacing:
                 )
             except PacingViolation as error:
                 complaint = error
+            except GatewayUnavailable as error:
+                complaint = error if error.code == MESSAGE_RATE else None
+                raise
             finally:
                 self._answered(place, complaint)
 
@@ -128,7 +133,7 @@ class Pacing:
                 mine.sent_at, mine.until = now, now + _OPEN
             return mine.id, wait.total_seconds()
 
-    def _answered(self, row_id: int, complaint: PacingViolation | None) -> None:
+    def _answered(self, row_id: int, complaint: BrokerError | None) -> None:
         try:
             with self._database.write() as transaction:
                 now, sent = self._clock(transaction), PacingRequests(transaction).get(row_id)

@@ -252,6 +252,19 @@ def test_a_complaint_of_the_gateway(own_simulator: SimulatorHandle, own_spec: An
         assert [event.code for event in transaction.query(PacingEvent)] == [162]
 
 
+def test_too_many_messages_are_a_complaint_that_ends_the_connection(
+    own_simulator: SimulatorHandle, own_spec: Any, database: Database
+) -> None:
+    time = Time()
+    with BrokerSession.open(own_spec, client_id=10) as session:
+        spy = session.resolve(InstrumentSpec.parse("SPY"))
+        own_simulator.control("message_rate", count=1)
+        with pytest.raises(GatewayUnavailable, match="Max rate of messages"):
+            pacing(database, time).history(session, spy, request(con_id=spy.con_id, bar_size="1 day", duration="5 D"))
+    with database.read() as transaction:
+        assert [event.code for event in PacingEvents(transaction).recent(GATEWAY, NOON)] == [100]
+
+
 def test_messages_keep_the_limit_of_a_connection(session: BrokerSession) -> None:
     """The library's own throttle: the simulator answers 100 and hangs up above 50 a second."""
     for _ in range(120):

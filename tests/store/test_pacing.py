@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from freezegun import freeze_time
 
 from airflow_ibkr_plugin.broker.pacing import Pacing
@@ -86,3 +87,10 @@ def test_machines_go_by_one_clock(database: Database, backend: str) -> None:
     assert first.tzinfo is UTC
     assert (first == wrong) is (backend == "sqlite")
     assert (first < second) is (backend == "postgresql")
+
+
+@pytest.mark.parametrize("backend", ["postgresql"])
+def test_a_machine_whose_clock_is_ahead_waits_like_all(database: Database, now: datetime) -> None:
+    Pacing(database, "g").history(Answering(), None, request(now))  # type: ignore[arg-type]
+    with freeze_time(datetime.now(UTC) + timedelta(days=1)), pytest.raises(PacingViolation):
+        Pacing(database, "g", most_wait=0.0).history(Answering(), None, request(now))  # type: ignore[arg-type]
