@@ -13,10 +13,12 @@ from airflow_ibkr_plugin.broker.gateway import Gateway
 from airflow_ibkr_plugin.broker.loop import PrivateLoop
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
+from airflow_ibkr_plugin.broker.what_if import what_if
 from airflow_ibkr_plugin.trading.bars import Bar
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
+from airflow_ibkr_plugin.trading.risk_facts import Margin
 
 T = TypeVar("T")
 
@@ -173,6 +175,13 @@ class BrokerSession:
         return self._run(
             placement.place(self._gateway, instrument, ticket, order_id=order_id, order_ref=order_ref, account=account)
         )
+
+    def what_if(self, instrument: Instrument, ticket: OrderTicket) -> Margin:
+        """What the order would do to the account's margin; nothing is ordered.
+
+        :raises BrokerError: there was no answer.
+        """
+        return self._run(what_if(self._gateway, instrument, ticket))
 
     def wait_terminal(self, order: BrokerOrder, *, seconds: float) -> BrokerTruth:
         """Return when the order has ended and all its executions and commissions are in, or after `seconds`."""

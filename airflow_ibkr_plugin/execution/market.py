@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
     from airflow_ibkr_plugin.store.database import Database
     from airflow_ibkr_plugin.trading.instruments import Instrument
+    from airflow_ibkr_plugin.trading.orders import OrderTicket
     from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+    from airflow_ibkr_plugin.trading.risk_facts import Margin
 
 #: What was gathered is asked for again when the transaction begins later than this.
 EXPIRY_SECONDS = 15.0
@@ -38,6 +40,7 @@ class Market:
     :param position: signed quantity of the instrument in the account, whoever bought it.
     :param mark: the account's booked positions just before it was asked. While they stay the same, every fill that
         its positions lack is still counted as reserved.
+    :param margin: the broker's what-if for the order, where a rule needs one.
     :param gathered: `time.monotonic()` when gathering began.
     """
 
@@ -48,6 +51,7 @@ class Market:
     market_open: bool | None
     mark: Mark
     gathered: float
+    margin: Margin | None = None
 
     @property
     def expired(self) -> bool:
@@ -79,6 +83,11 @@ def ask_account_again(market: Market, session: BrokerSession, database: Database
     """The same with the account as it is now, for when a fill was booked since; it grows no younger by that."""
     account, mark = _account(session, database)
     return replace(market, account=account, position=_held(account, instrument), mark=mark)
+
+
+def ask_margin(market: Market, session: BrokerSession, instrument: Instrument, ticket: OrderTicket) -> Market:
+    """The same with the broker's what-if for the order."""
+    return replace(market, margin=session.what_if(instrument, ticket))
 
 
 def _account(session: BrokerSession, database: Database) -> tuple[AccountSnapshot, Mark]:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.execution.gate import closing_rules, is_closing, state_rules
 from airflow_ibkr_plugin.execution.intent import Job, load_row, ticket_of
-from airflow_ibkr_plugin.execution.market import Market, ask_account_again, book_mark, broker_day, gather
+from airflow_ibkr_plugin.execution.market import Market, ask_account_again, ask_margin, book_mark, broker_day, gather
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.positions import Positions
@@ -51,6 +51,8 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
     account_lock = f"risk:{gateway_kind(request.source)}:{request.account}"
     for _ in range(_ATTEMPTS):
         market = market or gather(job.session, job.database, job.instrument)
+        if market.margin is None and any(rule.needs_margin for rule, _ in request.rules):
+            market = ask_margin(market, job.session, job.instrument, ticket_of(job.load()))
         with job.database.write(serialize=account_lock) as transaction:
             job.lease.renew(transaction)
             row = load_row(transaction, job.intent_id)
@@ -87,6 +89,7 @@ def _context(transaction: Session, request: OrderRequest, row: OrderIntent, mark
         signal=request.signal,
         requested=row.requested_quantity,
         open_orders=open_orders,
+        margin=market.margin,
         history=orders.history(now=datetime.now(UTC), seconds=HISTORY_SECONDS, most=HISTORY_ORDERS),
     )
 

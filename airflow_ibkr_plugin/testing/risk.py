@@ -143,6 +143,11 @@ def _blinded(context: RiskContext) -> Iterator[RiskContext]:
     yield replace(context, account=replace(context.account, rates={}))
     unpriced = tuple(replace(position, market_price=None) for position in context.account.positions)
     yield replace(context, account=replace(context.account, positions=unpriced))
+    yield replace(context, margin=None)
+    if context.margin is not None:
+        yield replace(context, margin=replace(context.margin, initial_after=None))
+        yield replace(context, margin=replace(context.margin, initial_before=nan))
+        yield replace(context, margin=replace(context.margin, equity_after=nan))
     if context.signal is not None:
         yield replace(context, signal=replace(context.signal, confidence=math.nan))
     yield replace(context, market_open=None)

@@ -13,7 +13,7 @@ from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
 from airflow_ibkr_plugin.trading.risk import RiskContext
-from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory, PastOrder
+from airflow_ibkr_plugin.trading.risk_facts import Margin, OpenOrder, OrderHistory, PastOrder
 from airflow_ibkr_plugin.trading.signals import Action, Signal
 
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
@@ -74,6 +74,7 @@ def risk_context(
         requested=Decimal(quantity),
         open_orders=(),
         history=OrderHistory(orders=(), seconds=3600.0),
+        margin=Margin(initial_before=Decimal(0), initial_after=Decimal(250), equity_after=Decimal(99_999)),
     )
     return replace(known, **changes)
 
@@ -126,6 +127,14 @@ _signals = st.builds(
 )
 
 
+_margin = st.none() | st.integers(-1000, 100_000).map(Decimal) | st.just(Decimal("NaN"))
+_margins = st.builds(
+    Margin,
+    initial_before=_margin,
+    initial_after=_margin,
+    equity_after=_margin,
+    refused=st.sampled_from(["", "", "no"]),
+)
 _positions = st.lists(
     st.builds(
         Position,
@@ -167,6 +176,7 @@ def contexts(draw: st.DrawFn) -> RiskContext:
         requested=draw(st.sampled_from([None, Decimal(10), Decimal(20)])),
         open_orders=draw(st.none() | _open_orders),
         history=draw(st.none() | _history),
+        margin=draw(st.none() | _margins),
         signal=draw(st.none() | _signals),
     )
     account = replace(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from airflow_ibkr_plugin.trading.orders import Side
@@ -79,6 +79,22 @@ def elsewhere(context: RiskContext) -> Elsewhere:
             gross += max(long, short, Decimal(0))
             ahead += long if context.ticket.side is Side.BUY else short
     return Elsewhere(gross=gross, ahead=ahead)
+
+
+def open_growth(context: RiskContext, unit: Decimal) -> Decimal:
+    """How much larger open orders, without the order itself, can make all positions together, in the base currency.
+
+    :param unit: value of a unit of the order's instrument.
+    :raises UnknownWorth: as :func:`elsewhere`, for instruments that have open orders.
+    """
+    own, working = own_units(context), {order.instrument.con_id for order in _orders(context)}
+    account = context.account
+    touched = tuple(position for position in account.positions if position.con_id in working)
+    busy = replace(context, account=replace(account, positions=touched))
+    with careful_arithmetic():
+        now = sum((abs(_position_worth(busy, p)) for p in touched if p.con_id != context.instrument.con_id), Decimal(0))
+        own_growth = max(own.ahead, own.behind, Decimal(0)) - abs(context.position)
+        return elsewhere(busy).gross - now + own_growth * unit
 
 
 def _orders(context: RiskContext) -> tuple[OpenOrder, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import OrderTicket
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
-from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory
+from airflow_ibkr_plugin.trading.risk_facts import Margin, OpenOrder, OrderHistory
 from airflow_ibkr_plugin.trading.signals import Signal
 
 
@@ -40,6 +40,8 @@ class RiskContext:
     :param requested: quantity that was asked for, before any rule made it smaller.
     :param open_orders: the account's other orders that are reserved or may be at the broker, all strategies together.
     :param history: the account's other orders of the last hour.
+    :param margin: the broker's what-if for the order as it was before any rule made it smaller; asked for only where a
+        rule says `needs_margin`.
 
     What is None is not known: a rule that needs it denies.
     """
@@ -59,6 +61,7 @@ class RiskContext:
     requested: Decimal | None = None
     open_orders: tuple[OpenOrder, ...] | None = None
     history: OrderHistory | None = None
+    margin: Margin | None = None
 
     @property
     def price(self) -> Decimal | None:
@@ -115,6 +118,7 @@ class RiskRule:
     :param check: pure and bounded: `(context, parameters) -> Verdict`.
     :param parameters: JSON Schema (2020-12) of the rule's parameters, an object schema.
     :param order: rules run by ascending order, then name; clamping rules come before those that only deny.
+    :param needs_margin: the broker is asked what the order would do to the account's margin (`RiskContext.margin`).
     """
 
     name: str
@@ -122,6 +126,7 @@ class RiskRule:
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "additionalProperties": False})
     order: int = 100
     description: str = ""
+    needs_margin: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import ROUND_FLOOR, Decimal, localcontext
 from typing import Any
 
-from airflow_ibkr_plugin.trading.exposure import UnknownWorth, elsewhere, own_units
+from airflow_ibkr_plugin.trading.exposure import UnknownWorth, elsewhere, open_growth, own_units
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, Verdict, allow, deny
 from airflow_ibkr_plugin.trading.risk_parts import fit, no_value, positive, schema, unit_worth
 from airflow_ibkr_plugin.trading.sizing import careful_arithmetic, whole_increments
@@ -49,6 +49,35 @@ def net_exposure(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict
             return allow(limit=min(limits), observed=after)
         allowed = min(_room(context, limit, before, unit) for limit in limits)
         return fit(context, allowed, "the account would lean too far", limit=min(limits), observed=after)
+
+
+def buying_power(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    """Deny what would leave less than `min_excess` between the account's equity and its initial margin.
+
+    The broker says what the order would do; other open orders count with all that they are worth, margin or not. An
+    order that does not raise the margin passes.
+    """
+    margin, limit = context.margin, Decimal(str(parameters.get("min_excess", 0)))
+    if margin is None:
+        return deny("the broker was not asked for the margin", limit=limit)
+    if margin.refused:
+        return deny(f"the broker would refuse it: {margin.refused}", limit=limit)
+    before, after, equity = margin.initial_before, margin.initial_after, margin.equity_after
+    if before is None or after is None or equity is None:
+        return deny("the broker did not say what margin the order needs", limit=limit)
+    with careful_arithmetic():
+        if after <= before:
+            return allow(limit=limit, observed=equity - after)
+        unit = unit_worth(context)
+        if unit is None:
+            return deny(no_value(context), limit=limit)
+        try:
+            left = equity - after - open_growth(context, unit)
+        except UnknownWorth as error:
+            return deny(str(error), limit=limit)
+        if left >= limit:
+            return allow(limit=limit, observed=left)
+        return deny("the account's margin would not allow it", limit=limit, observed=left)
 
 
 def _absolute(context: RiskContext, parameters: Mapping[str, Any], *, whole_account: bool, reason: str) -> Verdict:
@@ -116,5 +145,13 @@ def rules() -> list[RiskRule]:
             parameters=either,
             order=35,
             description="Clamps an order so that the account's long less its short positions stay within the limit.",
+        ),
+        RiskRule(
+            name="buying_power",
+            check=buying_power,
+            parameters=schema(min_excess={"type": "number", "minimum": 0, "description": "What must be left, in the base currency; 0."}),
+            order=90,
+            description="Denies what the account's margin does not allow, by the broker's what-if.",
+            needs_margin=True,
         ),
     ]

@@ -45,6 +45,23 @@ def open_quantity(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Margin:
+    """What the broker says that the order, and nothing else, would do to the account; in its base currency.
+
+    :param initial_before, initial_after: initial margin, without and with the order.
+    :param equity_after: equity with loan value with the order; less than `initial_after` is a margin call.
+    :param refused: why the broker would not take the order; '' if it would.
+
+    None where it does not say.
+    """
+
+    initial_before: Decimal | None = None
+    initial_after: Decimal | None = None
+    equity_after: Decimal | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PastOrder:
     """An order that is reserved or was sent, whatever became of it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from freezegun import freeze_time
 
 from airflow_ibkr_plugin.execution.market import gather
 from airflow_ibkr_plugin.trading.orders import IntentState, Side
+from airflow_ibkr_plugin.trading.risk_facts import Margin
 
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
 
@@ -98,3 +100,19 @@ def test_a_fill_in_another_instrument_makes_the_account_be_asked_again_and_not_t
     monkeypatch.setattr("airflow_ibkr_plugin.execution.reserve.gather", gather_then_race)
     assert desk.execute(desk.request(), session).state is IntentState.FILLED
     assert asked == ["account_snapshot"]
+
+
+def test_the_broker_is_asked_for_the_margin_of_the_whole_order_where_a_rule_needs_it(desk: Any) -> None:
+    asked: list[Decimal] = []
+
+    def what_if(_instrument: Any, ticket: Any) -> Margin:
+        asked.append(ticket.quantity)
+        return Margin(initial_before=Decimal(0), initial_after=Decimal(1), equity_after=Decimal(len(asked)))
+
+    desk.session.what_if = what_if
+    clamp = {"order_notional": {"max": 500}}
+    assert desk.place(run_id="1", rules=clamp).filled == 5
+    assert asked == []
+    assert desk.place(run_id="2", rules=clamp | {"buying_power": {}}).filled == 5
+    assert asked == [Decimal(10)]
+    assert desk.place(run_id="3", rules={"buying_power": {"min_excess": 2}}).state is IntentState.DENIED

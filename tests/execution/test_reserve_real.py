@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -19,7 +20,7 @@ from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
-from airflow_ibkr_plugin.trading.orders import IntentKey, IntentState, OrderTicket, Side
+from airflow_ibkr_plugin.trading.orders import IntentKey, IntentState, OrderTicket, OrderType, Side, TimeInForce
 from airflow_ibkr_plugin.trading.risk_rules import rules
 from airflow_ibkr_plugin.trading.sizing import Sizing, TicketPlan
 
@@ -49,7 +50,7 @@ def place(
     **limits: Any,
 ) -> OrderOutcome:
     instrument = session.resolve(InstrumentSpec.parse(symbol))
-    run_id = f"{symbol}-{sizing}-{limits}"
+    run_id = f"{side}-{symbol}-{sizing}-{limits}"
     request = OrderRequest(
         key=IntentKey(installation="t", dag_id="demo", run_id=run_id, task_id="order", con_id=instrument.con_id),
         strategy="demo",
@@ -115,3 +116,40 @@ def test_what_was_just_bought_has_a_market_price(broker: BrokerSession) -> None:
         positions = broker.positions()
         assert len(positions) == number
         assert None not in {position.market_price for position in positions}
+
+
+def test_a_what_if_orders_nothing_and_says_what_the_broker_would_do(broker: BrokerSession) -> None:
+    spy = broker.resolve(InstrumentSpec.parse("SPY"))
+    ticket = OrderTicket(side=Side.BUY, quantity=Decimal(100))
+    small, large = broker.what_if(spy, ticket), broker.what_if(spy, replace(ticket, quantity=Decimal(1000)))
+    assert small.initial_before == large.initial_before == 0
+    assert small.initial_after is not None
+    assert large.initial_after == pytest.approx(small.initial_after * 10, rel=Decimal("0.001"))
+    assert not small.refused
+    assert not broker.find_by_ref("").known
+    assert broker.positions() == []
+    refused = broker.what_if(
+        spy,
+        OrderTicket(
+            side=Side.BUY,
+            quantity=Decimal(1),
+            tif=TimeInForce.GTC,
+            limit_price=Decimal("1.001"),
+            order_type=OrderType.LIMIT,
+        ),
+    )
+    assert "minimum price variation" in refused.refused
+    order_id = broker.next_order_id()
+    placed = broker.place(spy, replace(ticket, quantity=Decimal(1)), order_id=order_id, order_ref="x", account=ACCOUNT)
+    assert broker.wait_terminal(placed, seconds=30).complete
+
+
+def test_buying_power_is_asked_of_the_broker_before_anything_is_sent(broker: BrokerSession, database: Database) -> None:
+    too_much = place(broker, database, "SPY", {"quantity": 100_000}, buying_power={})
+    assert too_much.state is IntentState.DENIED
+    assert too_much.reason.startswith("buying_power: the account's margin")
+    assert place(broker, database, "SPY", {"quantity": 100}, buying_power={}).state is IntentState.FILLED
+    rest = place(broker, database, "SPY", {"quantity": 100}, buying_power={"min_excess": 1_080_000})
+    assert rest.state is IntentState.DENIED
+    closing = place(broker, database, "SPY", {"quantity": 100}, Side.SELL, buying_power={"min_excess": 1_080_000})
+    assert closing.state is IntentState.FILLED

@@ -20,7 +20,7 @@ from airflow_ibkr_plugin.trading.orders import Side
 from airflow_ibkr_plugin.trading.portfolio import Position
 from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext
 from airflow_ibkr_plugin.trading.risk_account_rules import rules
-from airflow_ibkr_plugin.trading.risk_facts import OpenOrder
+from airflow_ibkr_plugin.trading.risk_facts import Margin, OpenOrder
 
 RULES = {rule.name: rule for rule in rules()}
 GOOD = risk_context()
@@ -175,3 +175,58 @@ def test_it_is_the_worst_that_any_fills_can_make_of_it(
     units, others = own_units(context), elsewhere(context)
     assert (units.ahead, units.behind) == (max(own), -min(own))
     assert (others.gross, others.ahead) == (max(gross), max(net))
+
+
+def margin(before: str, after: str, equity: str, **more: str) -> Margin:
+    return Margin(
+        initial_before=Decimal(before),
+        initial_after=Decimal(after),
+        equity_after=Decimal(equity),
+        refused=more.get("refused", ""),
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (margin("0", "500", "600"), Outcome.ALLOW),
+        (margin("0", "500", "599"), Outcome.DENY),
+        (margin("700", "600", "100"), Outcome.ALLOW),  # closing takes margin away, and must always be possible
+        (margin("600", "600", "100"), Outcome.ALLOW),
+        (margin("0", "500", "600", refused="no trading permissions"), Outcome.DENY),
+        (margin("NaN", "500", "599"), Outcome.DENY),
+        (margin("0", "NaN", "600"), Outcome.DENY),
+        (margin("0", "500", "NaN"), Outcome.DENY),
+        (Margin(initial_before=Decimal(0), initial_after=Decimal(500)), Outcome.DENY),
+        (Margin(initial_before=Decimal(0), equity_after=Decimal(600)), Outcome.DENY),
+        (Margin(initial_after=Decimal(500), equity_after=Decimal(600)), Outcome.DENY),
+        (None, Outcome.DENY),
+    ],
+)
+def test_buying_power_is_what_the_broker_says(told: Margin | None, expected: Outcome) -> None:
+    assert check("buying_power", replace(desk(), margin=told), min_excess=100)[0] is expected
+
+
+@pytest.mark.parametrize(
+    ("context", "growth"),
+    [
+        (desk(), 0),
+        (desk(orders=[order(SPY, 5), order(QQQ, 4), order(SAP, -2)]), 500 + 200 + 100),
+        (desk(spy=-5, orders=[order(SPY, 5)]), 0),  # closes
+        (desk(spy=-5, orders=[order(SPY, 15)]), 500),  # closes, and goes on to the other side
+        (desk(qqq=-5, orders=[order(QQQ, 15)]), 250),
+        (desk(qqq=1000, sap=1000), 0),
+    ],
+)
+def test_buying_power_leaves_room_for_open_orders_at_their_full_worth(context: RiskContext, growth: int) -> None:
+    for left, expected in ((growth, Outcome.ALLOW), (growth - 1, Outcome.DENY)):
+        told = margin("0", "500", str(500 + left))
+        assert check("buying_power", replace(context, margin=told))[0] is expected
+
+
+def test_buying_power_needs_prices_only_of_what_is_being_ordered() -> None:
+    context = replace(desk(qqq=10), margin=margin("0", "500", "600"))
+    unpriced = replace(held(QQQ, 10), market_price=None)
+    blind = replace(context, account=replace(context.account, positions=(unpriced,)))
+    assert check("buying_power", blind)[0] is Outcome.ALLOW
+    assert check("buying_power", replace(blind, open_orders=(order(QQQ, 1),)))[0] is Outcome.DENY

@@ -21,6 +21,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "concentration": {"max_share": 0.1},
     "gross_exposure": {"max": 30_000, "max_share": 0.2},
     "net_exposure": {"max": 20_000, "max_share": 0.3},
+    "buying_power": {"min_excess": 1000},
     "order_rate": {"seconds": 60, "max": 3, "max_account": 5},
     "duplicate_order": {"seconds": 60},
     "open_orders": {"max": 4},
