@@ -51,7 +51,8 @@ class Journal:
     :ivar orders: by permId, as last reported.
     :ivar executions: by execId; the commission as soon as it came.
     :ivar order_errors: what went wrong with an order id of this session, oldest first; no notices.
-    :ivar news: grows with everything that the gateway says of orders, fills and holdings, whoever's they are.
+    :ivar news: grows with all that is said unasked of orders, fills and holdings; `news_known` is what it was when all
+        was asked for last.
     :ivar account_heard: when values of the account last came, on the monotonic clock.
     :ivar down: why the gateway has no session with IBKR at the moment, None while it has.
     :ivar failed: set when a connection attempt or the connection itself is lost, with the reason.
@@ -63,7 +64,7 @@ class Journal:
         self.order_errors: dict[int, list[BrokerError]] = {}
         self.quotes: dict[int, QuoteTicks] = {}
         self.requests: dict[Hashable, asyncio.Future[Any]] = {}
-        self.news = 0
+        self.news = self.news_known = 0
         self.account_heard: float | None = None
         self.down: SessionInvalid | None = None
         self.failed: BrokerError | None = None
@@ -236,24 +237,25 @@ class Journal:
             self._keys[order.client_id, order.order_id] = key
         for listing in self._listings:
             listing.orders.add(key)
-        self.news += 1
-        self._wake()
+        self._heard(unasked=self.requests.keys().isdisjoint(("openOrders", "completedOrders")))
 
     # --- executions -----------------------------------------------------------------------------------
 
-    def on_execDetails(self, _request_id: int, contract: Any, execution: Any) -> None:  # noqa: N802
+    def on_execDetails(self, request_id: int, contract: Any, execution: Any) -> None:  # noqa: N802
         new = to_execution(contract, execution)
         self.executions[new.exec_id] = new
-        self.news += 1
         for listing in self._listings:
             listing.executions.add(new.exec_id)
         if new.exec_id in self._commissions:
             self._add_commission(new.exec_id)
-        self._wake()
+        self._heard(unasked=request_id not in self.requests)
 
     def on_updatePortfolio(self, *_holding: Any) -> None:  # noqa: N802
         """A fill of any client comes this way too; a client is told of the fills of its own orders only."""
-        self.news += 1
+        self._heard(unasked="accountValues" not in self.requests)
+
+    def _heard(self, *, unasked: bool) -> None:
+        self.news += unasked
         self._wake()
 
     def on_account(self, *_value: Any) -> None:

@@ -188,20 +188,21 @@ async def executions(gateway: Gateway) -> list[Execution]:
 async def everything(gateway: Gateway) -> BrokerTruth:
     """All that the broker knows of orders and executions, whoever's they are."""
     return await find(gateway, lambda _: True)
+    gateway.journal.news_known = gateway.journal.news  # from before the first question on
 
 
 async def listen(gateway: Gateway, seconds: float) -> bool:
-    """Whether anything was said of an order, a fill or a holding within so many seconds; returns when it was.
+    """Whether anything was said of an order, a fill or a holding since everything was asked for; returns when it was.
 
     :raises GatewayUnavailable: the connection is lost. :raises SessionInvalid: the gateway has lost IBKR.
     """
-    journal, heard = gateway.journal, gateway.journal.news
+    journal = gateway.journal
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         gateway.check_connected()
         if journal.down is not None:
             raise journal.down
-        if journal.news != heard:
+        if journal.news != journal.news_known:
             return True
         if (left := deadline - asyncio.get_running_loop().time()) <= 0:
             return False

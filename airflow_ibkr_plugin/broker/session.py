@@ -153,8 +153,9 @@ class BrokerSession:
         return self._run(queries.everything(self._gateway))
 
     def listen(self, *, seconds: float) -> bool:
-        """Whether the gateway said anything of an order, a fill or a holding; returns at once then, else after seconds.
+        """Whether the gateway said anything of an order, a fill or a holding since :meth:`everything` was asked for.
 
+        Returns as soon as it did, at the latest after so many seconds.
         It tells of the orders of this client id, and of the account's holdings whoever changed them.
 
         :raises SessionInvalid: the gateway has lost its session with IBKR.

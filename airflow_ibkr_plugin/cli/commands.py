@@ -77,6 +77,18 @@ def validate(args: argparse.Namespace) -> None:
     print(f"{len(loaded)} strategies: no fault found.")
 
 
+def service(args: argparse.Namespace) -> None:
+    """Run the service until SIGTERM or Ctrl-C."""
+    from airflow_ibkr_plugin.cli.connections import gateway_of
+    from airflow_ibkr_plugin.service.main import main
+
+    try:
+        sys.exit(main(gateway_of))
+    except IBKRPluginError as error:
+        print(f"Cannot start: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def simulator(args: argparse.Namespace) -> None:
     """Run a simulated IB Gateway in the foreground."""
     from airflow_ibkr_plugin.simulator.commandline import run_parsed

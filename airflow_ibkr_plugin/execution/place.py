@@ -9,26 +9,17 @@ from typing import TYPE_CHECKING
 from airflow_ibkr_plugin.errors import ConfigError, StoreError
 from airflow_ibkr_plugin.execution.consent import check_consent, check_where
 from airflow_ibkr_plugin.execution.gate import state_now
-from airflow_ibkr_plugin.execution.intent import Job, ticket_of
+from airflow_ibkr_plugin.execution.intent import Job
 from airflow_ibkr_plugin.execution.lease import hold, lease_seconds
 from airflow_ibkr_plugin.execution.market import Market, gather
 from airflow_ibkr_plugin.execution.outcome import OrderOutcome, outcome_of
 from airflow_ibkr_plugin.execution.recover import recover
-from airflow_ibkr_plugin.execution.request import OrderRequest
+from airflow_ibkr_plugin.execution.request import OrderRequest, request_of
 from airflow_ibkr_plugin.execution.reserve import reserve
 from airflow_ibkr_plugin.execution.send import send
 from airflow_ibkr_plugin.execution.settle import ask_for_commissions, settle
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.trading.instruments import Instrument
-from airflow_ibkr_plugin.trading.orders import (
-    MAYBE_AT_BROKER,
-    TERMINAL,
-    BrokerOrder,
-    IntentKey,
-    IntentState,
-    OrderTicket,
-    Side,
-)
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, BrokerOrder, IntentState, OrderTicket, Side
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
@@ -87,7 +78,7 @@ def resume(
         row = Intents(transaction).by_order_ref(order_ref)
     if row is None or row.state not in MAYBE_AT_BROKER:
         return None
-    request = _as_stored(row, wait_seconds)
+    request = request_of(row, wait_seconds)
     check_where(session, request)
     with hold(database, row.id, owner, seconds=lease_seconds(session.spec)) as lease:
         job = Job(session=session, database=database, request=request, lease=lease, intent_id=row.id)
@@ -99,28 +90,6 @@ def resume(
                 job.move(IntentState.ABANDONED, "it never reached the broker, and is not wanted any more")
             ask_for_commissions(job)
     return _told(database, row.id)
-
-
-def _as_stored(row: OrderIntent, wait_seconds: float) -> OrderRequest:
-    return OrderRequest(
-        key=IntentKey(
-            installation=row.installation,
-            dag_id=row.dag_id,
-            run_id=row.run_id,
-            task_id=row.task_id,
-            con_id=row.con_id,
-            leg=row.leg,
-            generation=row.generation,
-        ),
-        strategy=row.strategy,
-        source=row.source,
-        account=row.account,
-        mode=row.mode,
-        instrument=Instrument.from_dict(row.instrument),
-        ticket=ticket_of(row),
-        signal_id=row.signal_id,
-        wait_seconds=wait_seconds,
-    )
 
 
 def _told(database: Database, intent_id: int) -> OrderOutcome:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow_ibkr_plugin.execution.intent import ticket_of
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import IntentKey, OrderTicket
 from airflow_ibkr_plugin.trading.risk import RiskRule
 from airflow_ibkr_plugin.trading.signals import Signal
 from airflow_ibkr_plugin.trading.sizing import TicketPlan
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.store.models.orders import OrderIntent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +41,26 @@ class OrderRequest:
     signal_id: int | None = None
     wait_seconds: float = 60.0
     allow_short: bool = False
+
+
+def request_of(row: OrderIntent, wait_seconds: float) -> OrderRequest:
+    """The request as it can be read from the stored intent: to finish an order, never to decide on one."""
+    return OrderRequest(
+        key=IntentKey(
+            installation=row.installation,
+            dag_id=row.dag_id,
+            run_id=row.run_id,
+            task_id=row.task_id,
+            con_id=row.con_id,
+            leg=row.leg,
+            generation=row.generation,
+        ),
+        strategy=row.strategy,
+        source=row.source,
+        account=row.account,
+        mode=row.mode,
+        instrument=Instrument.from_dict(row.instrument),
+        ticket=ticket_of(row),
+        signal_id=row.signal_id,
+        wait_seconds=wait_seconds,
+    )

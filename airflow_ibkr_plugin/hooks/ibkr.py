@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
@@ -31,6 +31,37 @@ def parse_client_ids(text: str) -> range:
     return ids
 
 
+def gateway_of(conn_id: str, connection: Any) -> GatewaySpec:
+    """The gateway that an Airflow connection names, wherever the connection was read from.
+
+    :raises ConfigError: the connection has a field that cannot be used.
+    """
+    from airflow_ibkr_plugin.broker.spec import GatewaySpec
+
+    extra = connection.extra_dejson
+    mode = extra.get("trading_mode") or "paper"
+    where = f"connection {conn_id!r}"
+    if mode not in ("paper", "live"):
+        raise ConfigError(f"{where}: trading_mode is {mode!r}.", remedy="Set it to paper or live.")
+    try:
+        ibc_port = int(extra["ibc_port"]) if extra.get("ibc_port") else None
+        timeout = float(extra.get("timeout") or 10)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}.", remedy="ibc_port and timeout are numbers.") from error
+    if not (0 < timeout < math.inf):
+        raise ConfigError(f"{where}: timeout is {timeout}.", remedy="Set it to seconds above zero, such as 10.")
+    return GatewaySpec(
+        conn_id=conn_id,
+        host=connection.host or "127.0.0.1",
+        port=connection.port or DEFAULT_PORT,
+        client_ids=parse_client_ids(str(extra.get("client_ids") or DEFAULT_CLIENT_IDS)),
+        account=extra.get("account") or "",
+        live=mode == "live",
+        ibc_port=ibc_port,
+        timeout=timeout,
+    )
+
+
 class IBKRHook(BaseHook):
     """Reads an `ibkr` connection. The broker itself is reached through `airflow_ibkr_plugin.broker`."""
 
@@ -48,31 +79,7 @@ class IBKRHook(BaseHook):
 
         :raises ConfigError: the connection has a field that cannot be used.
         """
-        from airflow_ibkr_plugin.broker.spec import GatewaySpec
-
-        connection = self.get_connection(self.ibkr_conn_id)
-        extra = connection.extra_dejson
-        mode = extra.get("trading_mode") or "paper"
-        where = f"connection {self.ibkr_conn_id!r}"
-        if mode not in ("paper", "live"):
-            raise ConfigError(f"{where}: trading_mode is {mode!r}.", remedy="Set it to paper or live.")
-        try:
-            ibc_port = int(extra["ibc_port"]) if extra.get("ibc_port") else None
-            timeout = float(extra.get("timeout") or 10)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{where}: {error}.", remedy="ibc_port and timeout are numbers.") from error
-        if not (0 < timeout < math.inf):
-            raise ConfigError(f"{where}: timeout is {timeout}.", remedy="Set it to seconds above zero, such as 10.")
-        return GatewaySpec(
-            conn_id=self.ibkr_conn_id,
-            host=connection.host or "127.0.0.1",
-            port=connection.port or DEFAULT_PORT,
-            client_ids=parse_client_ids(str(extra.get("client_ids") or DEFAULT_CLIENT_IDS)),
-            account=extra.get("account") or "",
-            live=mode == "live",
-            ibc_port=ibc_port,
-            timeout=timeout,
-        )
+        return gateway_of(self.ibkr_conn_id, self.get_connection(self.ibkr_conn_id))
 
     def test_connection(self) -> tuple[bool, str]:
         """Airflow's *Test* button: log in to the gateway and ask for the time and the accounts."""

@@ -52,6 +52,10 @@ class ClientLeases:
         )
         return changed(self._session, statement) == 1
 
+    def expire(self, now: datetime) -> int:
+        """Forget the leases that have run out, which hold nothing any more; how many they were."""
+        return changed(self._session, delete(ClientLease).where(ClientLease.until <= now))
+
     def release(self, source: str, client_id: int, owner: str) -> bool:
         """Give the id back; False if it was not the owner's."""
         statement = delete(ClientLease).where(

@@ -26,8 +26,7 @@ SPY = InstrumentSpec(symbol="SPY")
 def own(own_spec: GatewaySpec) -> Iterator[BrokerSession]:
     """The only listener at a gateway of the test's own."""
     with BrokerSession.open(own_spec, client_id=10) as opened:
-        while opened.listen(seconds=0.5):  # what came with the log-in
-            pass
+        opened.everything()
         yield opened
 
 
@@ -38,6 +37,16 @@ def buy(session: BrokerSession, ref: str, limit: str | None = None) -> BrokerOrd
     return session.place(
         session.resolve(SPY), ticket, order_id=session.next_order_id(), order_ref=ref, account=session.account
     )
+
+
+def test_what_was_said_before_the_listening_began_is_heard(own: BrokerSession, own_spec: GatewaySpec) -> None:
+    with BrokerSession.open(own_spec, client_id=11) as other:
+        assert other.wait_terminal(buy(other, "early"), seconds=30).ended
+        while not own.listen(seconds=1):
+            pass
+        assert own.listen(seconds=0)
+    own.everything()
+    assert not own.listen(seconds=0.2)
 
 
 def test_a_fill_of_another_client_is_heard_and_silence_is_not(own: BrokerSession, own_spec: GatewaySpec) -> None:

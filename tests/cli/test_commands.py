@@ -82,3 +82,43 @@ def test_setup_migrates_and_makes_a_pool_for_each_gateway_connection(
         with create_session() as session:
             session.query(Connection).filter_by(conn_id="desk").delete()
             session.query(Pool).filter_by(pool="ibkr_desk").delete()
+
+
+def test_the_service_starts_and_stops(migrated_sqlite: Path) -> None:
+    url = f"sqlite:///{migrated_sqlite}"
+    command, environment = [AIRFLOW, "ibkr", "service"], os.environ | {"AIRFLOW__IBKR__SQL_ALCHEMY_CONN": url}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        assert any(b"leading" in line for line in process.stdout)
+        process.terminate()
+        assert b"lease given back" in process.stdout.read()
+        assert process.wait(timeout=60) == 0
+
+
+def test_the_service_does_not_start_on_a_database_without_tables(tmp_path: Path) -> None:
+    done = airflow("service", AIRFLOW__IBKR__SQL_ALCHEMY_CONN=f"sqlite:///{tmp_path / 'none.db'}")
+    assert done.returncode == 2
+    assert "Cannot start: There is no trading database" in done.stderr
+
+
+def test_the_service_reads_connections_without_an_api_server(
+    airflow_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    from airflow_ibkr_plugin.cli.connections import gateway_of
+    from airflow_ibkr_plugin.errors import ConfigError
+
+    with create_session() as session:
+        session.add(Connection(conn_id="stored", conn_type="ibkr", host="gateway", extra='{"client_ids": "3-7"}'))
+    try:
+        stored = gateway_of("stored")
+        assert (stored.conn_id, stored.host, stored.client_ids) == ("stored", "gateway", range(3, 8))
+        monkeypatch.setenv("AIRFLOW_CONN_GIVEN", json.dumps({"conn_type": "ibkr", "host": "other"}))
+        assert gateway_of("given").host == "other"
+        with pytest.raises(ConfigError, match="no Airflow connection 'none'"):
+            gateway_of("none")
+    finally:
+        with create_session() as session:
+            session.query(Connection).filter(Connection.conn_id == "stored").delete()

@@ -1,0 +1,77 @@
+"""The jobs that need no broker: what waits in the outboxes is sent, what nobody holds is released."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from airflow_ibkr_plugin.alerts.sender import NO_TARGET, deliver_due
+from airflow_ibkr_plugin.errors import AlertNotDelivered, TrackingUnavailable
+from airflow_ibkr_plugin.execution.summary import record_order
+from airflow_ibkr_plugin.service.jobs import Job
+from airflow_ibkr_plugin.store.client_leases import ClientLeases
+from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.unheld import UnheldIntents
+from airflow_ibkr_plugin.tracking.writer import drain
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.service.term import Term
+    from airflow_ibkr_plugin.settings import Settings
+    from airflow_ibkr_plugin.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+# One round of sending to MLflow; what is left is sent in the next.
+DRAIN_SECONDS = 5.0
+
+
+def upkeep_jobs(database: Database, settings: Settings, term: Term) -> list[Job]:
+    """Tracking, alerts, leases."""
+    return [
+        Job(name="tracking", period=10.0, work=lambda: send_records(database, settings.mlflow_tracking_uri)),
+        Job(name="alerts", period=5.0, work=lambda: send_alerts(database, settings.alert_urls)),
+        Job(name="leases", period=15.0, work=lambda: expire_leases(database, term)),
+    ]
+
+
+def send_records(database: Database, tracking_uri: str) -> bool:
+    """Send what waits for MLflow and is due.
+
+    :raises TrackingUnavailable: MLflow does not take it.
+    """
+    result = drain(database, tracking_uri, now=datetime.now(UTC), deadline_seconds=DRAIN_SECONDS)
+    if result.error:
+        raise TrackingUnavailable(f"Records wait for MLflow: {result.error}")
+    return result.sent > 0 or result.left == 0
+
+
+def send_alerts(database: Database, urls: tuple[str, ...]) -> bool:
+    """Deliver the alerts that are due. Without a target there is nothing to be done.
+
+    :raises AlertNotDelivered: something is wrong with a target.
+    """
+    result = deliver_due(database, urls, now=datetime.now(UTC))
+    if result.error and result.error != NO_TARGET:
+        raise AlertNotDelivered(f"Alerts wait: {result.error}")
+    return result.delivered > 0 or result.waiting == 0 or result.error == NO_TARGET
+
+
+def expire_leases(database: Database, term: Term) -> bool:
+    """Take back what crashed holders left: reservations that were never sent, and client ids."""
+    now = datetime.now(UTC)
+    with database.read() as session:
+        places = UnheldIntents(session, now).reserved()
+    for source, account in places:
+        with database.write() as session:
+            term.check(session)
+            released = Intents(session).release_unheld(source, account, now=now)
+        for intent in released:
+            log.warning("reservation released", order_ref=intent.order_ref, symbol=intent.symbol, run_id=intent.run_id)
+            record_order(database, intent.dag_id, intent.run_id, intent.order_ref)
+    with database.write() as session:
+        term.check(session)
+        if expired := ClientLeases(session).expire(now):
+            log.info("client ids released", count=expired)
+    return True

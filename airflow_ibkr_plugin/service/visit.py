@@ -1,0 +1,121 @@
+"""One look at one intent that no worker holds: its lease is taken as a worker takes it, and what is known is booked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
+from airflow_ibkr_plugin.alerts.outbox import enqueue
+from airflow_ibkr_plugin.errors import AmbiguousOrder, BrokerTimeout, ClientIdInUse, IntentBusy
+from airflow_ibkr_plugin.execution.book import book
+from airflow_ibkr_plugin.execution.intent import Job
+from airflow_ibkr_plugin.execution.lease import hold, lease_seconds
+from airflow_ibkr_plugin.execution.outcome import outcome_of
+from airflow_ibkr_plugin.execution.recover import adopt, recover
+from airflow_ibkr_plugin.execution.request import request_of
+from airflow_ibkr_plugin.execution.settle import settle
+from airflow_ibkr_plugin.execution.summary import record_order
+from airflow_ibkr_plugin.service.fenced import FencedLease
+from airflow_ibkr_plugin.trading.orders import TERMINAL, IntentState
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.broker.session import BrokerSession
+    from airflow_ibkr_plugin.broker.truth import BrokerTruth
+    from airflow_ibkr_plugin.service.term import Term
+    from airflow_ibkr_plugin.store.database import Database
+    from airflow_ibkr_plugin.store.models.orders import OrderIntent
+
+log = structlog.get_logger(__name__)
+
+#: A task that failed a moment ago comes back, asks by itself, and needs the lease for it.
+LEFT_TO_TASK = timedelta(seconds=60)
+#: What is ambiguous for this long is told to people.
+ALERT_AFTER = timedelta(minutes=10)
+
+
+class Visit:
+    """Looks at intents through one session. Sends no order; asks again for a cancel that was asked for."""
+
+    def __init__(self, database: Database, term: Term, session: BrokerSession, owner: str) -> None:
+        self._database = database
+        self._term = term
+        self._session = session
+        self._owner = owner
+
+    def book(self, row: OrderIntent, truth: BrokerTruth) -> IntentState | None:
+        """Book what the broker says of an intent.
+
+        :param truth: what it said just now, to a question after everything.
+        :returns: the intent's state now; None where nothing could be settled yet, so that it is looked at again.
+        :raises NotLeader: the term is over; nothing (more) is stored.
+        :raises BrokerError: the broker could not be asked.
+        """
+        self._term.require()
+        if not truth.known and datetime.now(UTC) - row.updated_at < LEFT_TO_TASK:
+            return None
+        before = outcome_of(self._database, row.id)
+        try:
+            with hold(self._database, row.id, self._owner, seconds=lease_seconds(self._session.spec)) as lease:
+                state = self._settled(
+                    Job(
+                        session=self._session,
+                        database=self._database,
+                        request=request_of(row, wait_seconds=0),
+                        lease=FencedLease(lease, self._term),
+                        intent_id=row.id,
+                    ),
+                    truth,
+                )
+        except IntentBusy:  # a worker has come for it
+            return None
+        except AmbiguousOrder as error:
+            self._alert(row, str(error))
+            state = IntentState.AMBIGUOUS
+        except (BrokerTimeout, ClientIdInUse) as error:
+            if not truth.known:
+                raise
+            log.info("order not settled yet", order_ref=row.order_ref, error=str(error))
+            state = None
+        after = outcome_of(self._database, row.id)
+        if after != before:
+            filled = f"{after.filled:f}"
+            log.info("booked", order_ref=row.order_ref, symbol=row.symbol, state=str(after.state), filled=filled)
+            record_order(self._database, row.dag_id, row.run_id, row.order_ref)
+        if state is IntentState.AMBIGUOUS and datetime.now(UTC) - row.updated_at >= ALERT_AFTER:
+            self._alert(row, after.reason)
+        return state
+
+    def _settled(self, job: Job, truth: BrokerTruth) -> IntentState:
+        state = job.load().state
+        if state in TERMINAL:
+            return book(job, truth).state
+        order = adopt(job, truth) if truth.known else recover(job)
+        if order is not None and state is IntentState.CANCELLING:
+            settle(job, order)
+        return job.load().state
+
+    def _alert(self, row: OrderIntent, reason: str) -> None:
+        """Once for each order."""
+        message = AlertMessage(
+            severity=Severity.CRITICAL,
+            title=f"[IBKR] {row.strategy}: order {row.symbol} needs a human",
+            summary=f"{row.order_ref} ({row.side} {row.quantity:f} {row.symbol}, account {row.account}): {reason}",
+            done=[f"It was sent by run {row.run_id} of DAG {row.dag_id} and is not sent again by itself."],
+            next_step="Look for its orderRef in TWS or in the account's statement.",
+        )
+        with self._database.write() as session:
+            self._term.check(session)
+            stored = enqueue(
+                session,
+                message,
+                dedupe_key=f"ambiguous:{row.order_ref}",
+                strategy=row.strategy,
+                dag_id=row.dag_id,
+                run_id=row.run_id,
+                at=datetime.now(UTC),
+            )
+        if stored is not None:
+            log.error("order is ambiguous", order_ref=row.order_ref, symbol=row.symbol, reason=reason)

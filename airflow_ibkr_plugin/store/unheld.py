@@ -1,0 +1,46 @@
+"""Intents that no worker is at work on, while something about them is still to be done."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import Session
+
+from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentState
+
+
+class UnheldIntents:
+    """Intents without a lease that runs at `now`, aware UTC."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    def reserved(self) -> list[tuple[str, str]]:
+        """(source, account) wherever a reservation is among them: what `Intents.release_unheld` can release."""
+        query = select(OrderIntent.source, OrderIntent.account).where(
+            OrderIntent.state == IntentState.RESERVED, self._unheld()
+        )
+        return [(source, account) for source, account in self._session.execute(query.distinct())]
+
+    def to_follow(self, *, since: datetime, source: str | None = None) -> list[OrderIntent]:
+        """Those of which the broker may have news: they have no known end, or a fill without a commission.
+
+        :param since: a commission that is missing since before is not waited for.
+        :param source: only of this one.
+        :returns: oldest first.
+        """
+        without_commission = select(ExecutionRow.intent_id).where(
+            ExecutionRow.commission.is_(None), ExecutionRow.booked_at > since, ExecutionRow.intent_id.is_not(None)
+        )
+        query = select(OrderIntent).where(
+            or_(OrderIntent.state.in_(MAYBE_AT_BROKER), OrderIntent.id.in_(without_commission)), self._unheld()
+        )
+        if source is not None:
+            query = query.where(OrderIntent.source == source)
+        return list(self._session.scalars(query.order_by(OrderIntent.id)))
+
+    def _unheld(self) -> ColumnElement[bool]:
+        return or_(OrderIntent.lease_owner.is_(None), OrderIntent.lease_until <= self._now)

@@ -1,0 +1,90 @@
+"""A term of leading: what holds while it holds, and what it stops when it is over."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from airflow_ibkr_plugin.errors import IntentBusy, NotLeader
+from airflow_ibkr_plugin.execution.lease import hold
+from airflow_ibkr_plugin.service.fenced import FencedLease
+from airflow_ibkr_plugin.service.term import new_owner, stand
+from airflow_ibkr_plugin.store.database import Database
+
+both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+
+
+def outlast(term: Any) -> None:
+    while not term.over():
+        time.sleep(0.01)
+
+
+@both
+def test_one_stands_while_another_leads_and_follows_when_its_lease_has_run_out(database: Database) -> None:
+    first = stand(database, new_owner(), seconds=0.3)
+    assert first is not None
+    assert not first.over()
+    assert stand(database, new_owner()) is None
+    outlast(first)
+    second = None
+    while second is None:
+        second = stand(database, new_owner())
+    assert second.fence == first.fence + 1
+    with pytest.raises(NotLeader, match="Term 1"):
+        first.renew()
+    assert not first.release()
+    assert second.release()
+    assert stand(database, new_owner()) is not None
+
+
+@both
+def test_renewed_it_goes_on(database: Database) -> None:
+    term = stand(database, "a", seconds=0.5)
+    assert term is not None
+    for _ in range(10):
+        time.sleep(0.1)
+        term.renew()
+    assert not term.over()
+
+
+@both
+def test_what_is_written_in_its_name_is_not_committed_once_another_term_has_begun(database: Database) -> None:
+    first = stand(database, "a", seconds=600)
+    assert first is not None
+    with database.write() as session:
+        first.check(session)
+    assert first.release()
+    assert stand(database, "b") is not None
+    assert not first.over()  # its own clock knows of nothing
+    with pytest.raises(NotLeader), database.write() as session:
+        first.check(session)
+
+
+def test_told_to_end_it_is_over_at_once(database: Database) -> None:
+    term = stand(database, "a")
+    assert term is not None
+    term.end()
+    term.wait(600)
+    assert term.over()
+    with pytest.raises(NotLeader):
+        term.require()
+
+
+def test_a_lease_on_an_intent_lets_nothing_through_after_the_term(floor: Any, term: Any, monkeypatch: Any) -> None:
+    row = floor.intent(floor.leave_order(monkeypatch))
+    with hold(floor.database, row.id, "service", seconds=60) as lease:
+        fenced = FencedLease(lease, term)
+        with floor.database.write() as transaction:
+            fenced.renew(transaction)
+        fenced.check_before_send()
+        with pytest.raises(IntentBusy), hold(floor.database, row.id, "worker", seconds=60):
+            pass
+        assert term.release()
+        assert stand(floor.database, "another") is not None
+        with pytest.raises(NotLeader), floor.database.write() as transaction:
+            fenced.renew(transaction)
+        term.end()
+        with pytest.raises(NotLeader):
+            fenced.check_before_send()
