@@ -187,8 +187,8 @@ async def executions(gateway: Gateway) -> list[Execution]:
 
 async def everything(gateway: Gateway) -> BrokerTruth:
     """All that the broker knows of orders and executions, whoever's they are."""
-    return await find(gateway, lambda _: True)
     gateway.journal.news_known = gateway.journal.news  # from before the first question on
+    return await find(gateway, lambda _: True)
 
 
 async def listen(gateway: Gateway, seconds: float) -> bool:
