@@ -54,7 +54,7 @@ def test_the_simulator_starts_and_stops() -> None:
             status = json.loads(control.makefile().readline())
         process.terminate()
         assert process.wait(timeout=30) == 0
-    assert status["account"] == "DU7654321"
+    assert status["accounts"] == ["DU7654321"]
 
 
 def test_setup_migrates_and_makes_a_pool_for_each_gateway_connection(
