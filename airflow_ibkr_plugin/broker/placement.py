@@ -14,7 +14,7 @@ from functools import partial
 from airflow_ibkr_plugin.broker.codes import CODES
 from airflow_ibkr_plugin.broker.convert import contract_of, order_of
 from airflow_ibkr_plugin.broker.gateway import Gateway
-from airflow_ibkr_plugin.broker.queries import find, select
+from airflow_ibkr_plugin.broker.queries import listed, select
 from airflow_ibkr_plugin.broker.truth import DEAD_STATUSES, TERMINAL_STATUSES, BrokerTruth, belongs_to
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavailable, OrderIdInUse, OrderRejected
 from airflow_ibkr_plugin.trading.instruments import Instrument
@@ -75,7 +75,7 @@ async def _confirm(gateway: Gateway, order_id: int, order_ref: str, errors: list
         until = time.monotonic() + _LATE_ACKNOWLEDGEMENT_SECONDS
         while gateway.journal.order(gateway.client_id, order_id, order_ref) is None and time.monotonic() < until:
             await gateway.journal.message(until - time.monotonic())
-    return what_became_of(await find(gateway, by_ref(order_ref)), errors, order_ref=order_ref)
+    return what_became_of(await listed(gateway, by_ref(order_ref)), errors, order_ref=order_ref)
 
 
 def what_became_of(truth: BrokerTruth, errors: Sequence[BrokerError], *, order_ref: str) -> BrokerOrder:
@@ -158,7 +158,7 @@ async def _follow(gateway: Gateway, order: BrokerOrder, seconds: float) -> tuple
             return truth, truth.ended
         if now >= ask_at or len(errors) > heard:
             heard = len(errors)
-            await find(gateway, matches)
+            await listed(gateway, matches)
             ask_at = time.monotonic() + _ASK_AGAIN_SECONDS
         else:
             await gateway.journal.message(min(deadline, ask_at) - now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Any
 
 from airflow_ibkr_plugin.broker.convert import contract_of, to_bar, to_instrument, to_position
 from airflow_ibkr_plugin.broker.gateway import Gateway
-from airflow_ibkr_plugin.broker.journal import Listing, QuoteTicks
+from airflow_ibkr_plugin.broker.journal import Listing, OrderKey, QuoteTicks
 from airflow_ibkr_plugin.broker.truth import BrokerTruth, belongs_to
 from airflow_ibkr_plugin.errors import AmbiguousContract, BrokerError, BrokerTimeout, NoMarketData, UnknownContract
 from airflow_ibkr_plugin.trading.bars import Bar
@@ -188,7 +189,7 @@ async def executions(gateway: Gateway) -> list[Execution]:
 async def everything(gateway: Gateway) -> BrokerTruth:
     """All that the broker knows of orders and executions, whoever's they are."""
     gateway.journal.news_known = gateway.journal.news  # from before the first question on
-    return await find(gateway, lambda _: True)
+    return await listed(gateway, lambda _: True)
 
 
 async def listen(gateway: Gateway, seconds: float) -> bool:
@@ -210,6 +211,17 @@ async def listen(gateway: Gateway, seconds: float) -> bool:
 
 
 async def find(gateway: Gateway, matches: Callable[[BrokerOrder | Execution], bool]) -> BrokerTruth:
+    """What matches of all that the broker lists; where that is nothing, of what this session has heard besides.
+
+    An order whose report came before its list was asked for, or after the list's end, is not absent.
+
+    :raises BrokerError: see :func:`listed`.
+    """
+    truth, journal = await listed(gateway, matches), gateway.journal
+    return truth if truth.known else select(journal.orders.values(), journal.executions.values(), matches)
+
+
+async def listed(gateway: Gateway, matches: Callable[[BrokerOrder | Execution], bool]) -> BrokerTruth:
     """Ask for all open orders, all completed orders and all executions; return what matches.
 
     :raises BrokerError: any of the three could not be asked. What it knows then counts for nothing.
@@ -220,8 +232,8 @@ async def find(gateway: Gateway, matches: Callable[[BrokerOrder | Execution], bo
         await gateway.ask("openOrders", lambda _: client.reqAllOpenOrders(), about="open orders")
         await gateway.ask("completedOrders", lambda _: client.reqCompletedOrders(False), about="completed orders")
         await _ask_executions(gateway, listing, matches)
-    listed = (order for key in listing.orders if (order := journal.orders.get(key)))
-    truth = select(listed, (journal.executions[exec_id] for exec_id in listing.executions), matches)
+    orders = (order for key in listing.orders if (order := journal.orders.get(key)))
+    truth = select(orders, (journal.executions[exec_id] for exec_id in listing.executions), matches)
     if not truth.known and journal.down is not None:
         raise journal.down
     return truth
@@ -249,19 +261,26 @@ def select(
     ids and price of a completed one, and the end of one whose last status has not come yet.
     """
     found = sorted(filter(matches, orders), key=lambda order: order.perm_id)
-    fills = sorted(
-        (fill for fill in executions if matches(fill) or any(belongs_to(fill, order) for order in found)),
-        key=lambda fill: (fill.time, fill.exec_id),
-    )
+    groups: defaultdict[OrderKey, dict[str, Execution]] = defaultdict(dict)
+    fills: dict[str, Execution] = {}
+    for fill in executions:
+        groups[fill.perm_id][fill.exec_id] = groups[fill.client_id, fill.order_id][fill.exec_id] = fill
+        if matches(fill):
+            fills[fill.exec_id] = fill
+    completed = []
+    for order in found:
+        near = groups[order.perm_id] | groups[order.client_id, order.order_id]
+        own = {exec_id: fill for exec_id, fill in near.items() if belongs_to(fill, order)}
+        completed.append(_completed(order, list(own.values())))
+        fills |= own
     return BrokerTruth(
-        orders=tuple(_completed(order, fills) for order in found),
-        executions=tuple(fills),
+        orders=tuple(completed),
+        executions=tuple(sorted(fills.values(), key=lambda fill: (fill.time, fill.exec_id))),
         asked_at=datetime.now(UTC),
     )
 
 
-def _completed(order: BrokerOrder, fills: Sequence[Execution]) -> BrokerOrder:
-    own = [fill for fill in fills if belongs_to(fill, order)]
+def _completed(order: BrokerOrder, own: Sequence[Execution]) -> BrokerOrder:
     if not own:
         return order
     filled = sum((fill.quantity for fill in own), Decimal(0))

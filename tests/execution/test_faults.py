@@ -232,6 +232,18 @@ def test_a_gateway_without_a_session_does_not_know_that_an_order_is_absent(
     floor.check(request, floor.place(request), IntentState.FILLED, 10)
 
 
+def test_an_order_that_is_listed_after_the_end_of_the_list_is_not_sent_again(
+    floor: Floor, just_before: Callable[..., None]
+) -> None:
+    request = floor.resting(wait_seconds=2.0)
+    floor.gateway.control("drop_after_accept")
+    with pytest.raises(GatewayUnavailable):
+        floor.attempt(request)
+    late = {"messages": ["openOrder", "orderStatus"], "seconds": 0.2, "keep_order": False}
+    just_before("find_by_ref", lambda _: floor.gateway.control("delay", count=8, **late))
+    floor.check(request, floor.place(request), IntentState.CANCELLED, 0)
+
+
 def test_a_restart_while_the_order_works(floor: Floor, just_before: Callable[..., None]) -> None:
     request = floor.resting()
     just_before("wait_terminal", lambda _: floor.gateway.control("restart", seconds=1))
