@@ -35,6 +35,12 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                     ),
                 ),
                 ActionCommand(
+                    name="service",
+                    help="Book, deliver and look after things while no task runs; of several, one leads",
+                    func=lazy_load_command(_COMMANDS + "service"),
+                    args=(),
+                ),
+                ActionCommand(
                     name="packages",
                     help="List the strategy packages, and why one is off",
                     func=lazy_load_command(_COMMANDS + "packages"),
@@ -43,12 +49,6 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="validate",
                     help="Check workflow files; exit status 1 and file:line:column for every fault",
-                ActionCommand(
-                    name="service",
-                    help="Book, deliver and look after things while no task runs; of several, one leads",
-                    func=lazy_load_command(_COMMANDS + "service"),
-                    args=(),
-                ),
                     func=lazy_load_command(_COMMANDS + "validate"),
                     args=(Arg(("paths",), nargs="+", help="YAML files or folders"),),
                 ),
