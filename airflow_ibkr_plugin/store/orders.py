@@ -25,8 +25,8 @@ class Orders:
     def record(self, source: str, symbol: str, order: BrokerOrder, intent_id: int | None, at: datetime) -> OrderRow:
         """Store what the broker says of an order, in place of what it said before.
 
-        An order is known by its permId. One that has none yet (0) is known by its client id, order id and orderRef,
-        and gets its permId when the broker tells it. What a report does not tell (order id 0, no average price)
+        An order is known by its permId. One that has none yet (0), or is not known by the one it has now, is known by
+        its client id, order id and orderRef, and gets the permId that the broker tells. What a report does not tell (order id 0, no average price)
         keeps its value.
         """
         row = self._find(source, order) or self._insert(source, symbol, order, intent_id, at)
