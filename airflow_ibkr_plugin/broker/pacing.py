@@ -125,7 +125,7 @@ class Pacing:
             complaints = PacingEvents(transaction).recent(self._gateway, now - _REMEMBERED)
             requests.forget(self._gateway, now - _REMEMBERED)
             mine = requests.line_up(self._gateway, self._owner, request, now=now, until=now + _KEPT)
-            ahead = requests.ahead(mine, now - WINDOW - MARGIN)
+            ahead = requests.ahead(mine, now=now, since=now - WINDOW - MARGIN)
             wait = wait_for(request, ahead, pace_at(complaints, now), now)
             if wait > timedelta(0):
                 mine.until = now + wait + _KEPT

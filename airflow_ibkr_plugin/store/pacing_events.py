@@ -37,11 +37,15 @@ class PacingRequests:
         self._session.flush()
         return row
 
-    def ahead(self, row: PacingRequest, since: datetime) -> list[PacingRequest]:
-        """What of its gateway was sent or waits in line before it, unless it was over by then; oldest first."""
+    def ahead(self, row: PacingRequest, *, now: datetime, since: datetime) -> list[PacingRequest]:
+        """What of its gateway was sent or waits in line before it; oldest first.
+
+        :param since: what was over by then is left out, and what has no weight (there may be much of it) if it is over.
+        """
         query = select(PacingRequest).where(
             PacingRequest.gateway == row.gateway,
             PacingRequest.until > since,
+            or_(PacingRequest.weight > 0, PacingRequest.until > now),
             PacingRequest.id != row.id,
             or_(PacingRequest.sent_at.is_not(None), PacingRequest.id < row.id),
         )

@@ -55,16 +55,25 @@ def test_places_in_line(database: Database, now: datetime) -> None:
         assert requests.line_up("h", "one", request(now), now=now, until=later).id not in (first.id, second.id)
         again = requests.line_up("g", "one", request(now, 3), now=later, until=later)
         assert (again.id, again.request, again.asked_at) == (first.id, request(now, 3).key, now)
-        assert requests.ahead(first, now) == []
-        assert requests.ahead(second, now) == [first]
+        assert requests.ahead(first, now=now, since=now) == []
+        assert requests.ahead(second, now=now, since=now) == [first]
         second.sent_at = now
-        assert requests.ahead(first, now) == [second]
-        assert requests.ahead(first, later) == []
+        assert requests.ahead(first, now=now, since=now) == [second]
+        assert requests.ahead(first, now=later, since=later) == []
         assert requests.line_up("g", "two", request(now), now=now, until=later).id > second.id
+        # Larger bars matter while they are open only.
+        later_still = later + timedelta(seconds=5)
+        second.until = later_still
+        assert requests.ahead(first, now=later_still, since=now) == [second]
+        second.weight = 0
+        assert requests.ahead(first, now=now, since=now) == [second]
+        assert requests.ahead(first, now=later_still, since=now) == []
         requests.leave(first.id)
-        assert requests.ahead(second, now) == []
+        assert requests.ahead(second, now=now, since=now) == []
         requests.forget("g", later + timedelta(seconds=1))
-        assert requests.ahead(requests.line_up("h", "three", request(now), now=now, until=later), now) != []
+        assert (
+            requests.ahead(requests.line_up("h", "three", request(now), now=now, until=later), now=now, since=now) != []
+        )
 
 
 def test_complaints(database: Database, now: datetime) -> None:
