@@ -286,11 +286,6 @@ class Book:
         """Every order there ever was."""
         yield from self._orders.values()
 
-    def all_executions(self) -> Iterator[Execution]:
-        """Every fill there ever was, oldest day first."""
-        for day in sorted(self._executions):
-            yield from self._executions[day]
-
 
 def _leave(index: dict[Key, dict[int, Order]], key: Key, order: Order) -> None:
     del index[key][order.perm_id]

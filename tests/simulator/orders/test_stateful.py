@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import count, groupby
 from pathlib import Path
@@ -209,7 +209,7 @@ class Trading(RuleBasedStateMachine):
     @invariant()
     def executions_add_up(self) -> None:
         made: dict[int, list[Execution]] = {}
-        for execution in self.gateway.book.all_executions():
+        for execution in all_executions(self.gateway):
             made.setdefault(execution.perm_id, []).append(execution)
         ids = [execution.exec_id for fills in made.values() for execution in fills]
         assert len(ids) == len(set(ids)) == self.gateway.book.execution_count
@@ -267,16 +267,22 @@ class Trading(RuleBasedStateMachine):
     @invariant()
     def the_account_holds_what_was_traded(self) -> None:
         held: Counter[int] = Counter()
-        for execution in self.gateway.book.all_executions():
+        for execution in all_executions(self.gateway):
             held[execution.con_id] += execution.signed
         for con_id, position in self.gateway.portfolio_of("").positions.items():
             assert position.quantity == held[con_id]
 
 
+def all_executions(gateway: Gateway) -> list[Execution]:
+    """Every fill since the start, oldest day first."""
+    days = range(START.date().toordinal(), gateway.today.toordinal() + 1)
+    return [execution for day in days for execution in gateway.book.executions(date.fromordinal(day))]
+
+
 def books(gateway: Gateway) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All that a gateway knows of orders and fills."""
     orders = [asdict(order) for order in gateway.book.all_orders()]
-    fills = [asdict(execution) for execution in gateway.book.all_executions()]
+    fills = [asdict(execution) for execution in all_executions(gateway)]
     return sorted(orders, key=lambda order: order["perm_id"]), fills
 
 
