@@ -12,6 +12,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ def main() -> int:
     options.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     options.add_argument("--log", type=Path, default=Path(os.devnull), help="where the tries write what they log")
     given = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and end the simulator
     with tempfile.TemporaryDirectory(prefix="crash-test-") as folder, database(Path(folder), given.database) as url:
         prepare(Path(folder), url)
         return run(given)

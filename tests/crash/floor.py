@@ -197,6 +197,8 @@ class Floor:
         os.close(writing)
         if not select.select([reading], [], [], _HUNG_SECONDS if kill_after is None else kill_after)[0]:
             os.kill(child, signal.SIGKILL)
+            if kill_after is None:
+                raise TimeoutError(f"a try hung for {_HUNG_SECONDS:g} s")
         with os.fdopen(reading) as pipe:
             text = pipe.read()
         _, status = os.waitpid(child, 0)
@@ -238,8 +240,7 @@ def _be_child(task: Callable[[], Any], boundaries: Boundaries, writing: int) -> 
         logging.exception("a try failed")
         told = {"family": Family.FATAL, "error": repr(error)}
     finally:
-        with os.fdopen(writing, "w") as pipe:
-            json.dump(told | {"passed": boundaries.passed}, pipe)
+        os.write(writing, json.dumps(told | {"passed": boundaries.passed}).encode())  # at once: it may be killed here
         os._exit(0)
 
 
