@@ -111,7 +111,7 @@ def until_fixture() -> Callable[..., Any]:
     return until
 
 
-def until(what: str, true: Callable[[], Any], seconds: float = 90) -> Any:
+def until(what: str, true: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait for something that other processes bring about."""
     deadline = time.monotonic() + seconds
     while not (answer := true()):
