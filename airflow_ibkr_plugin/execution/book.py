@@ -11,7 +11,7 @@ from airflow_ibkr_plugin.execution.intent import Job, load_row
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.orders import Orders
-from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.positions import ACCOUNT, Positions
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, IntentState
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def book(job: Job, truth: BrokerTruth) -> OrderIntent:
             Orders(transaction).record(row.source, row.symbol, order, row.id, at)
         for execution in truth.executions:
             stored, _ = Executions(transaction).record(row.source, execution, row, at)
+            if row.strategy == ACCOUNT:
+                continue  # it closed what is in no strategy's book
             Positions(transaction).apply(
                 stored,
                 row.strategy,

@@ -42,19 +42,19 @@ def state_rules(transaction: Session, row: OrderIntent, context: RiskContext) ->
 def closing_rules(transaction: Session, row: OrderIntent, context: RiskContext) -> Rules:
     """The one rule for a closing order: no more than the strategy holds, and than the account has of it.
 
-    Other strategies may be on the other side: what they hold by the books is no part of what this one may close. With
-    the strategy '', what no strategy's book explains is closed.
+    What other strategies hold on the other side, by their books, is no part of what the account has of this one. With
+    the strategy '', what no strategy's book explains is closed, as far as the account itself comes closer to zero.
     """
     booked: dict[str, Decimal] = {}
     for own in Positions(transaction).of_strategies(row.source, row.account, row.con_id):
         booked[own.strategy] = booked.get(own.strategy, Decimal(0)) + own.quantity
-    held = context.held
-    if not row.strategy:
-        held += context.position - sum(booked.values(), Decimal(0))
     others = (quantity for strategy, quantity in booked.items() if strategy != row.strategy)
     opposite = sum((quantity for quantity in others if quantity * row.side.sign > 0), Decimal(0))
-    covered = context.position + context.reserved - opposite
-    return [_rule(TradingStates(transaction).effective(row.strategy), (held, covered), closing=True)]
+    account = context.position + context.reserved
+    holdings: tuple[Decimal, ...] = (context.held, account - opposite)
+    if not row.strategy:
+        holdings = (context.held + context.position - sum(booked.values(), Decimal(0)), account - opposite, account)
+    return [_rule(TradingStates(transaction).effective(row.strategy), holdings, closing=True)]
 
 
 def _rule(

@@ -12,7 +12,7 @@ from airflow_ibkr_plugin.store.models.orders import OrderIntent
 from airflow_ibkr_plugin.store.models.trading_state import TradingCommand
 from airflow_ibkr_plugin.store.sql import insert_if_absent
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER
-from airflow_ibkr_plugin.trading.trading_state import INSTALLATION
+from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG, INSTALLATION
 
 
 class TradingCommands:
@@ -73,6 +73,15 @@ class TradingCommands:
         query = select(OrderIntent).where(*_target(command), OrderIntent.source == source)
         query = query.where(OrderIntent.state.in_(MAYBE_AT_BROKER)).order_by(OrderIntent.id)
         return list(self._session.scalars(query))
+
+    def unfinished_closing(self, run_id: str, source: str) -> list[OrderIntent]:
+        """Closing orders of a command that may be at the broker, by our books.
+
+        :param run_id: that stands for the command in their keys.
+        """
+        query = select(OrderIntent).where(OrderIntent.leg == FLATTEN_LEG, OrderIntent.run_id == run_id)
+        query = query.where(OrderIntent.source == source, OrderIntent.state.in_(MAYBE_AT_BROKER))
+        return list(self._session.scalars(query.order_by(OrderIntent.id)))
 
     def is_about(self, command: TradingCommand, order_ref: str) -> bool:
         """Whether the order with this orderRef is one of the command's."""
