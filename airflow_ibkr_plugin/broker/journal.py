@@ -81,7 +81,7 @@ class Journal:
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
         for name in ("updateAccountValue", "updateAccountTime"):
             setattr(wrapper, name, _chain(self.on_account, getattr(wrapper, name)))
-        for name in ("completedOrder", "execDetails", "commissionReport", "marketDataType", "updatePortfolio"):
+        for name in ("completedOrder", "execDetails", "commissionReport", "marketDataType", "updatePortfolio", "pnl"):
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
         # Market data is asked for here and nowhere else; the library would log each tick as unknown.
         wrapper.priceSizeTick = self.on_priceSizeTick
@@ -261,6 +261,12 @@ class Journal:
     def on_account(self, *_value: Any) -> None:
         """A value of the account, or the time that ends a round of them."""
         self.account_heard = time.monotonic()
+
+    def on_pnl(self, request_id: int, daily: float, *_profits: float) -> None:
+        """Comes once a second, and without a number until there is one."""
+        request, profit = self.requests.get(request_id), to_optional(daily)
+        if request is not None and not request.done() and profit is not None:
+            request.set_result(profit)
 
     def on_commissionReport(self, report: Any) -> None:  # noqa: N802
         # Read now: the library overwrites "no realised profit" with 0 in the same object.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Coroutine
 from datetime import datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, TypeVar
 
 from airflow_ibkr_plugin.broker import placement, queries
 from airflow_ibkr_plugin.broker.gateway import Gateway
 from airflow_ibkr_plugin.broker.loop import PrivateLoop
+from airflow_ibkr_plugin.broker.profit import daily_pnl
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.broker.what_if import what_if
@@ -197,6 +199,13 @@ class BrokerSession:
         return self._run(placement.cancel(self._gateway, order, seconds=seconds))
 
     # --- books ------------------------------------------------------------------------------------------
+
+    def daily_pnl(self) -> Decimal:
+        """Profit of the account on the broker's day, realised and unrealised, in its base currency; < 0 for a loss.
+
+        :raises BrokerTimeout: the broker told none.
+        """
+        return self._run(daily_pnl(self._gateway))
 
     def executions(self) -> list[Execution]:
         """The account's executions of the broker's current day, oldest first, asked afresh."""

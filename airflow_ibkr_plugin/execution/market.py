@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_ibkr_plugin.trading.instruments import Instrument
     from airflow_ibkr_plugin.trading.orders import OrderTicket
     from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+    from airflow_ibkr_plugin.trading.risk import RiskRule
     from airflow_ibkr_plugin.trading.risk_facts import Margin
 
 #: What was gathered is asked for again when the transaction begins later than this.
@@ -41,6 +43,7 @@ class Market:
     :param mark: the account's booked positions just before it was asked. While they stay the same, every fill that
         its positions lack is still counted as reserved.
     :param margin: the broker's what-if for the order, where a rule needs one.
+    :param daily_pnl: the account's profit of the day, where a rule needs it.
     :param gathered: `time.monotonic()` when gathering began.
     """
 
@@ -52,6 +55,7 @@ class Market:
     mark: Mark
     gathered: float
     margin: Margin | None = None
+    daily_pnl: Decimal | None = None
 
     @property
     def expired(self) -> bool:
@@ -85,9 +89,15 @@ def ask_account_again(market: Market, session: BrokerSession, database: Database
     return replace(market, account=account, position=_held(account, instrument), mark=mark)
 
 
-def ask_margin(market: Market, session: BrokerSession, instrument: Instrument, ticket: OrderTicket) -> Market:
-    """The same with the broker's what-if for the order."""
-    return replace(market, margin=session.what_if(instrument, ticket))
+def ask_for_rules(
+    market: Market, session: BrokerSession, instrument: Instrument, ticket: OrderTicket, rules: Sequence[RiskRule]
+) -> Market:
+    """The same with what the rules need besides: the broker's what-if for the order, the profit of the day."""
+    if market.margin is None and any(rule.needs_margin for rule in rules):
+        market = replace(market, margin=session.what_if(instrument, ticket))
+    if market.daily_pnl is None and any(rule.needs_daily_pnl for rule in rules):
+        market = replace(market, daily_pnl=session.daily_pnl())
+    return market
 
 
 def _account(session: BrokerSession, database: Database) -> tuple[AccountSnapshot, Mark]:

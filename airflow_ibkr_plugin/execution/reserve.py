@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,17 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.execution.gate import closing_rules, is_closing, state_rules
 from airflow_ibkr_plugin.execution.intent import Job, load_row, ticket_of
-from airflow_ibkr_plugin.execution.market import Market, ask_account_again, ask_margin, book_mark, broker_day, gather
+from airflow_ibkr_plugin.execution.market import Market, ask_account_again, ask_for_rules, book_mark, broker_day, gather
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
+from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
 from airflow_ibkr_plugin.store.sources import gateway_kind
 from airflow_ibkr_plugin.trading.orders import IntentState
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, evaluate
-from airflow_ibkr_plugin.trading.risk_facts import open_quantity
+from airflow_ibkr_plugin.trading.risk_facts import Fill, open_quantity
+from airflow_ibkr_plugin.trading.risk_loss_rules import FILLS, FILLS_SECONDS
 from airflow_ibkr_plugin.trading.risk_order_rules import HISTORY_ORDERS, HISTORY_SECONDS, OPEN_ORDERS
 from airflow_ibkr_plugin.trading.risk_rules import MARKET_DATA, SHORT_SELLING
 
@@ -51,8 +53,8 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
     account_lock = f"risk:{gateway_kind(request.source)}:{request.account}"
     for _ in range(_ATTEMPTS):
         market = market or gather(job.session, job.database, job.instrument)
-        if market.margin is None and any(rule.needs_margin for rule, _ in request.rules):
-            market = ask_margin(market, job.session, job.instrument, ticket_of(job.load()))
+        if curious := [rule for rule, _ in request.rules if rule.needs_margin or rule.needs_daily_pnl]:
+            market = ask_for_rules(market, job.session, job.instrument, ticket_of(job.load()), curious)
         with job.database.write(serialize=account_lock) as transaction:
             job.lease.renew(transaction)
             row = load_row(transaction, job.intent_id)
@@ -90,7 +92,26 @@ def _context(transaction: Session, request: OrderRequest, row: OrderIntent, mark
         requested=row.requested_quantity,
         open_orders=open_orders,
         margin=market.margin,
+        daily_pnl=market.daily_pnl,
+        fills=_fills(transaction, row, market.now),
         history=orders.history(now=datetime.now(UTC), seconds=HISTORY_SECONDS, most=HISTORY_ORDERS),
+    )
+
+
+def _fills(transaction: Session, row: OrderIntent, now: datetime) -> tuple[Fill, ...] | None:
+    """What the strategy's fills of the last day have realised; None where they are too many to look at."""
+    since = now - timedelta(seconds=FILLS_SECONDS)
+    found = Executions(transaction).results(row.source, row.account, row.strategy, since=since, most=FILLS + 1)
+    if len(found) > FILLS:
+        return None
+    return tuple(
+        Fill(
+            age=(now - fill.time).total_seconds(),
+            today=broker_day(fill.time) == broker_day(now),
+            profit=None if fill.commission is None else fill.realized_pnl or Decimal(0),
+            currency=fill.commission_currency,
+        )
+        for fill in found
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
+from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import insert_if_absent
 from airflow_ibkr_plugin.trading.orders import Execution
 
@@ -45,6 +48,21 @@ class Executions:
             row.intent_id, row.strategy = intent.id, intent.strategy
         self._session.flush()
         return row, is_new
+
+    def results(self, source: str, account: str, strategy: str, *, since: datetime, most: int) -> Sequence[Any]:
+        """`time`, `commission`, `realized_pnl` and `commission_currency` of a strategy's fills, the youngest first.
+
+        :param source: fills by every connection to the account (see `same_kind`). :param most: no more than so many.
+        """
+        query = select(
+            ExecutionRow.time, ExecutionRow.commission, ExecutionRow.realized_pnl, ExecutionRow.commission_currency
+        ).where(
+            same_kind(ExecutionRow.source, source),
+            ExecutionRow.account == account,
+            ExecutionRow.strategy == strategy,
+            ExecutionRow.time >= since,
+        )
+        return self._session.execute(query.order_by(ExecutionRow.time.desc()).limit(most)).all()
 
     def for_intent(self, intent_id: int) -> list[ExecutionRow]:
         """The fills of an intent by time."""

@@ -28,7 +28,7 @@ from airflow_ibkr_plugin.testing.risk_contexts import contexts, risk_context
 from airflow_ibkr_plugin.trading.orders import Side
 from airflow_ibkr_plugin.trading.portfolio import Position, Quote
 from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, evaluate
-from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory, PastOrder
+from airflow_ibkr_plugin.trading.risk_facts import Fill, OpenOrder, OrderHistory, PastOrder
 
 __all__ = ["RiskRuleConformance", "contexts", "risk_context"]
 
@@ -144,6 +144,11 @@ def _blinded(context: RiskContext) -> Iterator[RiskContext]:
     unpriced = tuple(replace(position, market_price=None) for position in context.account.positions)
     yield replace(context, account=replace(context.account, positions=unpriced))
     yield replace(context, margin=None)
+    yield replace(context, daily_pnl=None)
+    yield replace(context, daily_pnl=nan)
+    yield replace(context, fills=None)
+    if context.fills is not None:
+        yield replace(context, fills=tuple(replace(fill, profit=None) for fill in context.fills))
     if context.margin is not None:
         yield replace(context, margin=replace(context.margin, initial_after=None))
         yield replace(context, margin=replace(context.margin, initial_before=nan))
@@ -174,8 +179,10 @@ def _crowded(context: RiskContext) -> RiskContext:
         account="", con_id=0, symbol="X", quantity=Decimal(1), average_cost=Decimal(1), market_price=Decimal(1)
     )
     positions = tuple(replace(held, con_id=-number) for number in range(1, 501))
+    fill = Fill(age=1.0, today=True, profit=Decimal(0), currency="USD")
     return replace(
         context,
+        fills=(fill,) * 2000,
         account=replace(context.account, positions=positions),
         open_orders=(working,) * 1000,
         history=OrderHistory(orders=(past,) * 1000, seconds=3600.0),

@@ -13,7 +13,7 @@ from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
 from airflow_ibkr_plugin.trading.risk import RiskContext
-from airflow_ibkr_plugin.trading.risk_facts import Margin, OpenOrder, OrderHistory, PastOrder
+from airflow_ibkr_plugin.trading.risk_facts import Fill, Margin, OpenOrder, OrderHistory, PastOrder
 from airflow_ibkr_plugin.trading.signals import Action, Signal
 
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
@@ -75,6 +75,8 @@ def risk_context(
         open_orders=(),
         history=OrderHistory(orders=(), seconds=3600.0),
         margin=Margin(initial_before=Decimal(0), initial_after=Decimal(250), equity_after=Decimal(99_999)),
+        daily_pnl=Decimal(0),
+        fills=(),
     )
     return replace(known, **changes)
 
@@ -135,6 +137,16 @@ _margins = st.builds(
     equity_after=_margin,
     refused=st.sampled_from(["", "", "no"]),
 )
+_fills = st.lists(
+    st.builds(
+        Fill,
+        age=st.floats(0, 90_000),
+        today=st.booleans(),
+        profit=st.none() | st.integers(-500, 500).map(Decimal),
+        currency=st.sampled_from(["USD", "EUR", "JPY"]),
+    ),
+    max_size=3,
+).map(tuple)
 _positions = st.lists(
     st.builds(
         Position,
@@ -177,6 +189,8 @@ def contexts(draw: st.DrawFn) -> RiskContext:
         open_orders=draw(st.none() | _open_orders),
         history=draw(st.none() | _history),
         margin=draw(st.none() | _margins),
+        daily_pnl=draw(_margin),
+        fills=draw(st.none() | _fills),
         signal=draw(st.none() | _signals),
     )
     account = replace(

@@ -49,6 +49,16 @@ def own_units(context: RiskContext) -> Own:
         )
 
 
+def closes(context: RiskContext) -> bool:
+    """Whether the order only brings its position closer to zero and not beyond, whatever of the open orders fills."""
+    try:
+        ahead = own_units(context).ahead
+    except UnknownWorth:
+        return False
+    with careful_arithmetic():
+        return ahead + context.ticket.quantity <= 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
     """Worth of everything but the order's instrument, in the base currency.

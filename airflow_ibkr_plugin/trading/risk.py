@@ -12,7 +12,7 @@ from typing import Any
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import OrderTicket
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
-from airflow_ibkr_plugin.trading.risk_facts import Margin, OpenOrder, OrderHistory
+from airflow_ibkr_plugin.trading.risk_facts import Fill, Margin, OpenOrder, OrderHistory
 from airflow_ibkr_plugin.trading.signals import Signal
 
 
@@ -42,6 +42,9 @@ class RiskContext:
     :param history: the account's other orders of the last hour.
     :param margin: the broker's what-if for the order as it was before any rule made it smaller; asked for only where a
         rule says `needs_margin`.
+    :param daily_pnl: profit of the account on the broker's day, realised and unrealised, in its base currency, < 0 for
+        a loss; asked for only where a rule says `needs_daily_pnl`.
+    :param fills: the strategy's fills of the last day.
 
     What is None is not known: a rule that needs it denies.
     """
@@ -62,6 +65,8 @@ class RiskContext:
     open_orders: tuple[OpenOrder, ...] | None = None
     history: OrderHistory | None = None
     margin: Margin | None = None
+    daily_pnl: Decimal | None = None
+    fills: tuple[Fill, ...] | None = None
 
     @property
     def price(self) -> Decimal | None:
@@ -119,6 +124,7 @@ class RiskRule:
     :param parameters: JSON Schema (2020-12) of the rule's parameters, an object schema.
     :param order: rules run by ascending order, then name; clamping rules come before those that only deny.
     :param needs_margin: the broker is asked what the order would do to the account's margin (`RiskContext.margin`).
+    :param needs_daily_pnl: the broker is asked for the account's profit of the day (`RiskContext.daily_pnl`).
     """
 
     name: str
@@ -127,6 +133,7 @@ class RiskRule:
     order: int = 100
     description: str = ""
     needs_margin: bool = False
+    needs_daily_pnl: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

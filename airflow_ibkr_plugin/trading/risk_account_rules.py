@@ -149,7 +149,13 @@ def rules() -> list[RiskRule]:
         RiskRule(
             name="buying_power",
             check=buying_power,
-            parameters=schema(min_excess={"type": "number", "minimum": 0, "description": "What must be left, in the base currency; 0."}),
+            parameters=schema(
+                min_excess={
+                    "type": "number",
+                    "minimum": 0,
+                    "description": "What must be left, in the base currency; 0.",
+                }
+            ),
             order=90,
             description="Denies what the account's margin does not allow, by the broker's what-if.",
             needs_margin=True,

@@ -62,6 +62,22 @@ class Margin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fill:
+    """One fill of the strategy, and what it has realised.
+
+    :param age: seconds, by the broker's clock.
+    :param today: whether it is of the broker's day.
+    :param profit: in `currency`, commissions taken off, as the broker says it with the commission; 0 for a fill that
+        closed nothing, None while the broker has not said.
+    """
+
+    age: float
+    today: bool
+    profit: Decimal | None
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PastOrder:
     """An order that is reserved or was sent, whatever became of it.
 

@@ -116,3 +116,33 @@ def test_the_broker_is_asked_for_the_margin_of_the_whole_order_where_a_rule_need
     assert desk.place(run_id="2", rules=clamp | {"buying_power": {}}).filled == 5
     assert asked == [Decimal(10)]
     assert desk.place(run_id="3", rules={"buying_power": {"min_excess": 2}}).state is IntentState.DENIED
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+def test_losses_are_those_of_the_strategy_s_own_fills_in_the_account(desk: Any) -> None:
+    def lose(broker: Any, perm_id: int) -> None:
+        broker.fill(perm_id)
+        broker.executions[-1] = replace(broker.executions[-1], realized_pnl=Decimal(-50))
+
+    desk.broker.fate = lose
+    source = "simulator:second"  # another connection to the account
+    desk.execute(desk.request(run_id="lost", source=source), desk.connect(source=source))
+    desk.broker.fate = None
+    limits: dict[str, Any] = {"strategy_loss": {"max": 50}, "cooldown": {"seconds": 3600}}
+    for name, parameters in limits.items():
+        assert desk.place(run_id=name, rules={name: parameters}).reason.startswith(f"{name}: the strategy has")
+        assert desk.place(run_id=name, rules={name: parameters}, strategy="other").state is IntentState.FILLED
+    desk.broker.now += timedelta(seconds=3601)
+    assert desk.place(run_id="later", rules={"cooldown": limits["cooldown"]}).state is IntentState.FILLED
+    assert desk.place(run_id="same-day", rules={"strategy_loss": limits["strategy_loss"]}).state is IntentState.DENIED
+    desk.broker.now += timedelta(hours=22)  # the next day in New York
+    assert desk.place(run_id="next-day", rules={"strategy_loss": limits["strategy_loss"]}).state is IntentState.FILLED
+
+
+def test_of_too_many_fills_nothing_is_known(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_ibkr_plugin.execution.reserve.FILLS", 2)
+    limit = {"rules": {"cooldown": {"seconds": 3600}}}
+    assert [desk.place(run_id=str(number), **limit).state for number in range(4)] == [
+        *[IntentState.FILLED] * 3,
+        IntentState.DENIED,
+    ]

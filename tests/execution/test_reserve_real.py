@@ -153,3 +153,19 @@ def test_buying_power_is_asked_of_the_broker_before_anything_is_sent(broker: Bro
     assert rest.state is IntentState.DENIED
     closing = place(broker, database, "SPY", {"quantity": 100}, Side.SELL, buying_power={"min_excess": 1_080_000})
     assert closing.state is IntentState.FILLED
+
+
+def test_the_day_s_profit_is_the_broker_s_and_stops_what_opens_and_not_what_closes(
+    broker: BrokerSession, database: Database
+) -> None:
+    assert broker.daily_pnl() == 0
+    ten = {"quantity": 10}
+    assert place(broker, database, "SPY", ten, daily_loss={"max": 1_000}).state is IntentState.FILLED
+    lost = broker.daily_pnl()
+    assert lost < 0  # the spread and the commission
+    limit = {"max": float(-lost) / 2}
+    assert place(broker, database, "QQQ", ten, daily_loss=limit).state is IntentState.DENIED
+    assert place(broker, database, "SPY", ten, Side.SELL, daily_loss=limit).state is IntentState.FILLED
+    for name, parameters in (("cooldown", {"seconds": 60}), ("strategy_loss", {"max": 0.01})):
+        outcome = place(broker, database, "QQQ", ten, **{name: parameters})
+        assert outcome.reason.startswith(f"{name}: the strategy has")

@@ -130,7 +130,10 @@ class ExecutionRow(Base):
     """One fill, kept once per `exec_id`. `strategy` is '' where the fill belongs to no intent of ours."""
 
     __tablename__ = "executions"
-    __table_args__ = (Index(None, "source", "account", "strategy", "con_id"),)
+    __table_args__ = (
+        Index(None, "source", "account", "strategy", "con_id"),
+        Index(None, "account", "strategy", "time"),
+    )
 
     source: Mapped[str] = mapped_column(primary_key=True)
     exec_id: Mapped[str] = mapped_column(primary_key=True)

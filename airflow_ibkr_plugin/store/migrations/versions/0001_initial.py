@@ -329,6 +329,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_executions_source_account_strategy_con_id", "executions", ["source", "account", "strategy", "con_id"]
     )
+    op.create_index("ix_executions_account_strategy_time", "executions", ["account", "strategy", "time"])
     op.create_table(
         "intent_transitions",
         sa.Column("id", BigInt, primary_key=True),
