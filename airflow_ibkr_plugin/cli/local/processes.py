@@ -67,6 +67,7 @@ def commands(layout: Layout) -> dict[str, Sequence[str]]:
         "scheduler": [airflow, "scheduler", "--skip-serve-logs"],
         "dag-processor": [airflow, "dag-processor"],
         "triggerer": [airflow, "triggerer", "--skip-serve-logs"],
+        "service": [airflow, "ibkr", "service"],
     }  # fmt: skip
 
 

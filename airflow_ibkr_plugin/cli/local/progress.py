@@ -9,15 +9,19 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from airflow_ibkr_plugin.cli.local.airflow_api import AirflowAPI, seconds_until_next_run
 from airflow_ibkr_plugin.cli.local.layout import ADMIN, Layout, Ports
 from airflow_ibkr_plugin.cli.local.report import Row, describe_run, table
+
+if TYPE_CHECKING:
+    from airflow_ibkr_plugin.store.database import Database
+    from airflow_ibkr_plugin.store.models import LeaderRow
 
 # Two busy cores need about 20 s for Airflow to start and 30 to 90 s for a run of six tasks.
 START_SECONDS = 240
@@ -77,6 +81,15 @@ def _answers(url: str) -> bool:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _leader(database: Database) -> LeaderRow | None:
+    """Which service leads now."""
+    from airflow_ibkr_plugin.service.term import SERVICE
+    from airflow_ibkr_plugin.store.leaders import Leaders
+
+    with database.read() as session:
+        return Leaders(session).current(SERVICE, datetime.now(UTC))
 
 
 def start_runs(api: AirflowAPI, dag_ids: list[str]) -> list[str]:
@@ -155,6 +168,8 @@ def drive(layout: Layout, *, smoke: bool) -> tuple[list[Row], list[str]]:
     wait_for("Airflow", api.healthy, START_SECONDS)
     api.log_in()
     print("  Airflow up", flush=True)
+    leader = wait_for("the service", lambda: _leader(open_database()), START_SECONDS)
+    print(f"  service up; it leads since {leader.since:%H:%M:%S %Z}", flush=True)
     expected = len(list(layout.workflows.glob("*.yaml")))
     wait_for("DAGs", lambda: len(api.dags()) + len(api.import_errors()) >= expected, START_SECONDS)
     faults = [f"{error['filename']}: {error['stack_trace'].strip().splitlines()[-1]}" for error in api.import_errors()]
