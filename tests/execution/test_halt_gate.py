@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import threading
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from airflow_ibkr_plugin.errors import GatewayUnavailable, StoreError
+from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models import IntentTransition
 from airflow_ibkr_plugin.store.trading_states import TradingStates
 from airflow_ibkr_plugin.trading.orders import IntentState, Side
@@ -119,13 +121,39 @@ def test_an_order_that_works_when_the_halt_comes_is_followed_to_its_end(desk: An
 
 
 @both_databases
+def test_a_halt_is_not_committed_while_an_order_begins_to_be_sent(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    halting = threading.Thread(target=lambda: put(desk, HALTED))
+    waited: list[bool] = []
+    transition = Intents.transition
+
+    def watched(intents: Any, intent: Any, state: IntentState, **changes: Any) -> Any:
+        if state is IntentState.SENDING:
+            halting.start()
+            halting.join(0.5)
+            waited.append(halting.is_alive())
+        return transition(intents, intent, state, **changes)
+
+    monkeypatch.setattr(Intents, "transition", watched)
+    assert desk.place().filled == 10
+    halting.join(30)
+    assert waited == [True]
+    assert desk.place(run_id="run-2").state is IntentState.DENIED
+
+
+@both_databases
 def test_after_the_halt_is_committed_none_of_eight_processes_begins_to_send(desk: Any) -> None:
     def trade(number: int) -> None:
         desk.broker.perm_ids = itertools.count(number * 1_000_000 + 1)
         desk.broker.exec_ids = itertools.count(number * 1_000_000 + 1)
-        for run in itertools.count():
-            if desk.place(quantity=1, strategy=f"s{number}", run_id=str(run)).state is IntentState.DENIED:
+        run = 0
+        while True:
+            try:
+                outcome = desk.place(quantity=1, strategy=f"s{number}", run_id=str(run))
+            except StoreError:  # seven others fill so fast that risk could not be checked: Airflow tries again
+                continue
+            if outcome.state is IntentState.DENIED:
                 return
+            run += 1
 
     def sent() -> list[int]:
         query = select(IntentTransition.id).where(IntentTransition.to_state == IntentState.SENDING)
