@@ -17,7 +17,7 @@ from airflow_ibkr_plugin.errors import (
     Family,
     IntentBusy,
 )
-from airflow_ibkr_plugin.execution.intent import Job
+from airflow_ibkr_plugin.execution.gate import begin_sending
 from airflow_ibkr_plugin.execution.lease import hold
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.store.database import Database
@@ -59,14 +59,12 @@ def test_a_worker_that_lost_its_lease_stores_nothing_and_sends_nothing(desk: Any
 def test_a_worker_that_stood_still_after_its_last_commit_does_not_send(
     desk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    move = Job.move
-
     def stopped(job: Any, *arguments: Any, **changes: Any) -> Any:
-        row = move(job, *arguments, **changes)
+        row = begin_sending(job, *arguments, **changes)
         job.lease._renewed -= 31.0
         return row
 
-    monkeypatch.setattr(Job, "move", stopped)
+    monkeypatch.setattr("airflow_ibkr_plugin.execution.send.begin_sending", stopped)
     with pytest.raises(IntentBusy, match="stood still"):
         desk.place()
     assert not desk.broker.orders
