@@ -179,7 +179,12 @@ def _per_symbol() -> list[TaskType]:
                         "minimum": 1,
                         "maximum": 3600,
                         "default": 60,
-                        "description": "How long to wait for the fill; what is left then is cancelled.",
+                        "description": "How long to wait for the fill; `on_timeout` says what becomes of the rest.",
+                    },
+                    "on_timeout": {
+                        "enum": ["cancel", "leave"],
+                        "default": "cancel",
+                        "description": "What has not filled by then is cancelled, or left for the service to book.",
                     },
                     "allow_short": {"type": "boolean", "default": False},
                 },

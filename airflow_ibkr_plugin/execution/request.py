@@ -26,6 +26,7 @@ class OrderRequest:
     :param ticket: the order, or a plan that is sized when the intent is first stored and never again.
     :param rules: risk rules with their parameters; those that are always on need not be among them.
     :param wait_seconds: how long to wait for the order to fill; what is left then is cancelled.
+    :param leave_working: not cancelled but left at the broker, for the service to book what becomes of it.
     :param allow_short: whether a SELL may go beyond what the strategy holds.
     """
 
@@ -40,6 +41,7 @@ class OrderRequest:
     signal: Signal | None = None
     signal_id: int | None = None
     wait_seconds: float = 60.0
+    leave_working: bool = False
     allow_short: bool = False
 
 

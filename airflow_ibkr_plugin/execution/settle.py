@@ -1,10 +1,11 @@
-"""Waiting for the end of an order, booking fills as they come; what is left at the time-out is cancelled."""
+"""Waiting for the end of an order, booking fills as they come; what is left at the time-out is cancelled, or left."""
 
 from __future__ import annotations
 
 import logging
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.broker.connect import leased_session
@@ -13,6 +14,7 @@ from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.gate import cancel_wanted
 from airflow_ibkr_plugin.execution.intent import Job
 from airflow_ibkr_plugin.store.executions import Executions
+from airflow_ibkr_plugin.store.leaders import SERVICE, Leaders
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, IntentState
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ CANCEL_SECONDS = 15.0
 def settle(job: Job, order: BrokerOrder) -> None:
     """Follow the order to its end: filled, rejected, or cancelled when `wait_seconds` are over or by command.
 
+    With the request's `leave_working` the end of `wait_seconds` leaves it at the broker, and its intent `working`.
+
     :raises BrokerTimeout: the broker did not confirm the cancel; the retry asks again.
     :raises ClientIdInUse: only another client id can cancel the order, and it is in use.
     """
@@ -41,6 +45,9 @@ def settle(job: Job, order: BrokerOrder) -> None:
         if book(job, truth).state in TERMINAL:
             return
         command = cancel_wanted(job)
+    if job.request.leave_working and not (cancelling or command):
+        _leave(job, order)
+        return
     if not cancelling:
         job.move(IntentState.CANCELLING, command or f"not filled within {job.request.wait_seconds:g} s")
     row = book(job, _cancel(job, order))
@@ -49,6 +56,14 @@ def settle(job: Job, order: BrokerOrder) -> None:
             f"The end of order {row.order_ref} is confirmed, but not all its fills are listed yet.",
             remedy="Nothing is to be done: the retry asks again.",
         )
+
+
+def _leave(job: Job, order: BrokerOrder) -> None:
+    log.info("order %s is left at the broker, not filled within %g s", order.order_ref, job.request.wait_seconds)
+    with job.database.read() as transaction:
+        leader = Leaders(transaction).current(SERVICE, datetime.now(UTC))
+    if leader is None:
+        log.warning("no `airflow ibkr service` leads: what becomes of order %s is booked by the next", order.order_ref)
 
 
 def ask_for_commissions(job: Job) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_ibkr_plugin.operators.base import BrokerOperator, TaskRun
 
@@ -29,6 +29,8 @@ class OrderOperator(BrokerOperator):
     :param risk: mapping of risk rule to its parameters.
     :param mode: paper or live.
     :param wait_seconds: how long to wait for the fill before what is left is cancelled.
+    :param on_timeout: `leave` to leave what is left at the broker, for the service to book; the task then succeeds with
+        the state `working`.
     :param allow_short: whether a sell may go beyond what the strategy holds.
     :raises ConfigError: the order type needs a `stop_offset`, and it is missing or not a fraction.
     """
@@ -49,6 +51,7 @@ class OrderOperator(BrokerOperator):
         risk: Mapping[str, Mapping[str, Any]] | None = None,
         mode: str = "paper",
         wait_seconds: float = 60.0,
+        on_timeout: Literal["cancel", "leave"] = "cancel",
         allow_short: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -67,6 +70,7 @@ class OrderOperator(BrokerOperator):
         self.risk = {rule: dict(parameters or {}) for rule, parameters in (risk or {}).items()}
         self.mode = mode
         self.wait_seconds = wait_seconds
+        self.on_timeout = on_timeout
         self.allow_short = allow_short
 
     def run_task(self, context: Any, run: TaskRun) -> dict[str, Any]:
@@ -157,6 +161,7 @@ class OrderOperator(BrokerOperator):
                 signal=signal,
                 signal_id=signal_id,
                 wait_seconds=self.wait_seconds,
+                leave_working=self.on_timeout == "leave",
                 allow_short=self.allow_short,
             )
             try:

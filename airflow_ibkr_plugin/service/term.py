@@ -11,15 +11,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.errors import NotLeader
-from airflow_ibkr_plugin.store.leaders import Leaders
+from airflow_ibkr_plugin.store.leaders import SERVICE, Leaders
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from airflow_ibkr_plugin.store.database import Database
 
-#: The one lease that all services of a trading database stand for.
-SERVICE = "service"
 #: A leader that has died is succeeded after this long at most, and one look of the next.
 LEASE_SECONDS = 8.0
 RENEW_SECONDS = 2.0

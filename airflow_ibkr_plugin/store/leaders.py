@@ -10,6 +10,9 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.store.models.connections import LeaderRow
 from airflow_ibkr_plugin.store.sql import changed, insert
 
+#: The name that the background services of a trading database stand under.
+SERVICE = "service"
+
 
 class Leaders:
     """Leader leases by name. A row is never deleted, so that its fencing number only grows."""

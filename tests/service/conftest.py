@@ -24,12 +24,12 @@ from airflow_ibkr_plugin.execution import recover
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.service import visit
-from airflow_ibkr_plugin.service.term import SERVICE, Term, stand
+from airflow_ibkr_plugin.service.term import Term, stand
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle, start_simulator
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.leaders import Leaders
+from airflow_ibkr_plugin.store.leaders import SERVICE, Leaders
 from airflow_ibkr_plugin.store.migrate import migrate
 from airflow_ibkr_plugin.store.models import Base, ExecutionRow, LeaderRow, OrderIntent
 from airflow_ibkr_plugin.store.positions import Positions

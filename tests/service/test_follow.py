@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.errors import BrokerError, ConfigError, GatewayUnavailable, NotLeader
+from airflow_ibkr_plugin.execution.halt import set_state
 from airflow_ibkr_plugin.execution.lease import hold
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.service import follow, visit
@@ -25,6 +26,7 @@ from airflow_ibkr_plugin.store.alerts import Alerts
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.tracking_outbox import TrackingOutbox
 from airflow_ibkr_plugin.trading.orders import IntentState, OrderTicket, OrderType, Side, TimeInForce
+from airflow_ibkr_plugin.trading.trading_state import TradingState
 
 SOURCE = "simulator:ibkr_default"
 Until = Callable[[str, Callable[[], Any]], Any]
@@ -79,6 +81,43 @@ def test_an_order_that_fills_after_its_task_has_gone_is_booked_with_its_commissi
         records = TrackingOutbox(session).pending(None, "demo", "run-1")
     assert any("filled" in str(record.payload) for record in records)
     assert alerts(floor) == []
+
+
+def test_an_order_that_its_task_left_is_booked_and_found_again_by_the_task(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with leased_session(floor.spec, floor.database, owner="t") as session:
+        request = floor.request(session, "run-1", leave_working=True, wait_seconds=0.5)
+        left = execute(session, floor.database, request, owner="t")
+        assert (left.state, left.filled) == (IntentState.WORKING, 0)
+        assert execute(session, floor.database, request, owner="t") == left
+    floor.open_market()
+    assert round_of(floor, term)
+    assert floor.intent(request.key.order_ref).state is IntentState.FILLED
+    with leased_session(floor.spec, floor.database, owner="t") as session:
+        assert execute(session, floor.database, request, owner="t").filled == 10
+    assert len(floor.gateway.control("orders", order_ref=request.key.order_ref)["orders"]) == 1
+
+
+@pytest.mark.parametrize(("leads", "warnings"), [(True, 0), (False, 1)])
+def test_leaving_an_order_that_nobody_will_follow_is_said(
+    floor: Any, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, leads: bool, warnings: int
+) -> None:
+    if leads:
+        request.getfixturevalue("term")
+    with leased_session(floor.spec, floor.database, owner="t") as session:
+        left = floor.request(session, "run-1", leave_working=True, wait_seconds=0.5)
+        execute(session, floor.database, left, owner="t")
+    assert sum("no `airflow ibkr service` leads" in record.getMessage() for record in caplog.records) == warnings
+
+
+def test_a_halt_cancels_an_order_that_would_be_left(floor: Any) -> None:
+    with leased_session(floor.spec, floor.database, owner="t") as session:
+        request = floor.request(session, "run-1", leave_working=True, wait_seconds=0.5)
+        assert execute(session, floor.database, request, owner="t").state is IntentState.WORKING
+        set_state(floor.database, "", TradingState.HALTED, by="t", reason="t", command_id="c1", flatten=False)
+        waiting = replace(request, wait_seconds=600.0)
+        assert execute(session, floor.database, waiting, owner="t").state is IntentState.CANCELLED
 
 
 def test_a_cancel_by_another_hand_is_booked_by_asking(

@@ -179,6 +179,10 @@ FAULTS = {
         ORDER + "      order_type: STP LMT\n",
         "w.yaml:12:7: the field 'stop_offset' is missing",
     ),
+    "neither cancelled nor left": (
+        ORDER + "      on_timeout: wait\n",
+        "w.yaml:13:19: 'wait' is not allowed here. Known: cancel, leave.",
+    ),
     "stop offset below zero": (
         ORDER + "      order_type: STP\n      stop_offset: -0.01\n",
         "w.yaml:14:20: -0.01 is less than or equal to the minimum of 0",
@@ -230,6 +234,7 @@ def test_each_fault_is_told_once_with_its_place_and_its_remedy(name: str, checke
         "      wait_seconds: 1000\ndefaults: {execution_timeout_seconds: 1120}\n",
         "      wait_seconds: 60\n    execution_timeout_seconds: 180\ndefaults: {execution_timeout_seconds: 100}\n",
         "      order_type: STP\n      stop_offset: 0.01\n",
+        "      tif: GTC\n      on_timeout: leave\n",
     ],
 )
 def test_an_order_that_fits_its_time_out_or_has_its_stop_is_sound(more: str, checker: Checker) -> None:

@@ -85,8 +85,7 @@ def _listens(port: int) -> bool:
 
 def _leader(database: Database) -> LeaderRow | None:
     """Which service leads now."""
-    from airflow_ibkr_plugin.service.term import SERVICE
-    from airflow_ibkr_plugin.store.leaders import Leaders
+    from airflow_ibkr_plugin.store.leaders import SERVICE, Leaders
 
     with database.read() as session:
         return Leaders(session).current(SERVICE, datetime.now(UTC))
