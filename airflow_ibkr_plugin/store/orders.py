@@ -26,8 +26,8 @@ class Orders:
         """Store what the broker says of an order, in place of what it said before.
 
         An order is known by its permId. One that has none yet (0), or is not known by the one it has now, is known by
-        its client id, order id and orderRef, and gets the permId that the broker tells. What a report does not tell (order id 0, no average price)
-        keeps its value.
+        its client id, order id and orderRef, and gets the permId that the broker tells. What a report does not tell
+        (order id 0, no average price) keeps its value.
         """
         row = self._find(source, order) or self._insert(source, symbol, order, intent_id, at)
         late = row.status in FINAL_STATUSES and order.status not in FINAL_STATUSES
