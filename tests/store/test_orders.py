@@ -95,7 +95,8 @@ def test_orders_of_a_run(
         orders.record(SOURCE, "SPY", order, None, now)
         row = orders.record(SOURCE, "SPY", order, intent.id, now)
         orders.record(SOURCE, "SPY", order, None, now)  # whoever does not know the intent does not forget it
-        last = orders.record(SOURCE, "SPY", replace(order, perm_id=100), other.id, now)
+        another = replace(order, perm_id=100, order_id=order.order_id + 1, order_ref=other.order_ref)
+        last = orders.record(SOURCE, "SPY", another, other.id, now)
         assert [o.id for o in orders.for_run("momentum", "run-1")] == [row.id]
         assert orders.latest("momentum").id == last.id  # type: ignore[union-attr]
         assert orders.latest("other") is None
