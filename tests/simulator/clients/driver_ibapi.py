@@ -88,6 +88,8 @@ class IbapiDriver:
         self._thread.start()
         self.until(lambda: self.app.heard["nextValidId"] or not self.connected)
         if not self.connected:
+            # What was read before the end may still be in its queue.
+            self._thread.join(SECONDS)
             raise ConnectionRefused(self.errors)
         self._order_ids = itertools.count(self.app.heard["nextValidId"][0][0])
 
