@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
+from freezegun import freeze_time
 
 from airflow_ibkr_plugin.errors import IntentBusy, NotLeader
 from airflow_ibkr_plugin.execution.lease import hold
@@ -16,37 +16,37 @@ from airflow_ibkr_plugin.store.database import Database
 both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
 
-def outlast(term: Any) -> None:
-    while not term.over():
-        time.sleep(0.01)
-
-
 @both
 def test_one_stands_while_another_leads_and_follows_when_its_lease_has_run_out(database: Database) -> None:
-    first = stand(database, new_owner(), seconds=0.3)
-    assert first is not None
-    assert not first.over()
-    assert stand(database, new_owner()) is None
-    outlast(first)
-    second = None
-    while second is None:
+    with freeze_time("2026-11-20T16:00:00Z") as clock:
+        first = stand(database, new_owner(), seconds=8)
+        assert first is not None
+        clock.tick(7.9)
+        assert not first.over()
+        assert stand(database, new_owner()) is None
+        clock.tick(0.2)
+        assert first.over()
         second = stand(database, new_owner())
-    assert second.fence == first.fence + 1
-    with pytest.raises(NotLeader, match="Term 1"):
-        first.renew()
-    assert not first.release()
-    assert second.release()
-    assert stand(database, new_owner()) is not None
+        assert second is not None
+        assert second.fence == first.fence + 1
+        with pytest.raises(NotLeader, match="Term 1"):
+            first.renew()
+        assert not first.release()
+        assert second.release()
+        assert stand(database, new_owner()) is not None
 
 
 @both
 def test_renewed_it_goes_on(database: Database) -> None:
-    term = stand(database, "a", seconds=0.5)
-    assert term is not None
-    for _ in range(10):
-        time.sleep(0.1)
-        term.renew()
-    assert not term.over()
+    with freeze_time("2026-11-20T16:00:00Z") as clock:
+        term = stand(database, "a", seconds=8)
+        assert term is not None
+        for _ in range(10):
+            clock.tick(6)
+            term.renew()
+        assert not term.over()
+        clock.tick(8)
+        assert term.over()
 
 
 @both
