@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -84,8 +85,8 @@ def test_setup_migrates_and_makes_a_pool_for_each_gateway_connection(
             session.query(Pool).filter_by(pool="ibkr_desk").delete()
 
 
-def test_the_service_starts_and_stops(migrated_sqlite: Path) -> None:
-    url = f"sqlite:///{migrated_sqlite}"
+def test_the_service_starts_and_stops(migrated_sqlite: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path)}"
     command, environment = [AIRFLOW, "ibkr", "service"], os.environ | {"AIRFLOW__IBKR__SQL_ALCHEMY_CONN": url}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
