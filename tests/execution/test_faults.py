@@ -6,7 +6,9 @@ are the broker's, and no order is taken for ended before the broker says so. Whe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -291,14 +293,18 @@ def test_cancelled_by_hand(floor: Floor, just_before: Callable[..., None]) -> No
     """As TWS does it: not by the client that owns the order."""
     request = floor.resting(wait_seconds=8.0)
 
-    def cancel_all(_: BrokerSession) -> None:
+    async def cancel_all() -> None:
         other = library.load().IB()
-        other.connect(floor.gateway.host, floor.gateway.port, clientId=77)
+        await other.connectAsync(floor.gateway.host, floor.gateway.port, clientId=77)
         other.reqGlobalCancel()
-        other.reqCurrentTime()
+        await other.reqCurrentTimeAsync()
         other.disconnect()
 
-    just_before("wait_terminal", cancel_all)
+    def by_hand(_: BrokerSession) -> None:
+        with ThreadPoolExecutor(1) as thread:  # with an event loop of its own
+            thread.submit(asyncio.run, cancel_all()).result()
+
+    just_before("wait_terminal", by_hand)
     outcome = floor.place(request)
     assert not floor.errors
     assert "not filled within" not in outcome.reason

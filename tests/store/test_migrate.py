@@ -3,10 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -18,6 +22,8 @@ from airflow_ibkr_plugin.store.database import Database, installation_id
 from airflow_ibkr_plugin.store.engine import make_engine, parse_url, writing
 from airflow_ibkr_plugin.store.migrate import LOCATION, _config, current, head, migrate
 from airflow_ibkr_plugin.store.models import Base
+
+NOW = datetime(2026, 1, 5, 14, 30, tzinfo=UTC)
 
 
 def differences(engine: Engine) -> list[Any]:
@@ -57,6 +63,40 @@ def test_migrating_again_changes_nothing(empty_url: str) -> None:
     database.dispose()
     assert len(first) == 32
     assert current(empty_url) == head()
+
+
+def upgrade_to(url: str, revision: str) -> None:
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir()
+    engine = writing(make_engine(parse_url(url)))
+    with engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+def test_a_database_of_the_first_schema_is_upgraded_with_its_rows(empty_url: str) -> None:
+    upgrade_to(empty_url, "0001")
+    engine = writing(make_engine(parse_url(empty_url)))
+    with engine.begin() as connection:
+        old = sa.MetaData()
+        old.reflect(connection)
+        connection.execute(old.tables["intents"].insert(), filled(old.tables["intents"]))
+        connection.execute(old.tables["pacing_events"].insert(), filled(old.tables["pacing_events"]))
+    migrate(empty_url)
+    assert differences(engine) == []
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT order_ref FROM intents")).scalars().all() == ["order_ref"]
+        assert connection.execute(text("SELECT * FROM pacing_events")).all() == []
+    engine.dispose()
+
+
+def filled(table: sa.Table) -> dict[str, Any]:
+    """A row with something in each column that wants it."""
+    some = {int: 1, bool: False, datetime: NOW, date: NOW.date(), float: 1.0, Decimal: Decimal(1), dict: {}, object: {}}
+    wanted = [column for column in table.columns if not column.nullable]
+    return {column.name: some.get(column.type.python_type, column.name) for column in wanted}
 
 
 def test_two_databases_have_two_installation_ids(tmp_path: Path) -> None:
@@ -121,10 +161,11 @@ def test_a_newer_schema_is_refused(empty_url: str) -> None:
 
 def test_an_older_schema_is_refused(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate(empty_url)
-    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
-    monkeypatch.setattr(schema, "HEAD", "0002")
+    newest = schema.HEAD
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
+    monkeypatch.setattr(schema, "HEAD", "9999")
     message = refusal(empty_url)
-    assert "schema 0001, older than" in message
+    assert f"schema {newest}, older than" in message
     assert message.endswith("airflow ibkr db migrate")
 
 

@@ -121,14 +121,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("dag_id", "run_id", "task_id", "map_index", "try_number"),
     )
     op.create_table(
-        "leaders",
-        sa.Column("name", sa.String, primary_key=True),
-        sa.Column("owner", sa.String, nullable=False),
-        sa.Column("fence", BigInt, nullable=False),
-        sa.Column("since", UTCDateTime, nullable=False),
-        sa.Column("until", UTCDateTime, nullable=False),
-    )
-    op.create_table(
         "meta",
         sa.Column("key", sa.String, primary_key=True),
         sa.Column("value", sa.String, nullable=False),
@@ -154,27 +146,14 @@ def upgrade() -> None:
     op.create_table(
         "pacing_events",
         sa.Column("id", BigInt, primary_key=True),
-        sa.Column("gateway", sa.String, nullable=False),
+        sa.Column("source", sa.String, nullable=False),
         sa.Column("request", sa.String, nullable=False),
-        sa.Column("code", BigInt, nullable=False),
+        sa.Column("code", BigInt, nullable=True),
         sa.Column("message", sa.Text, nullable=False),
-        sa.Column("sent_at", UTCDateTime, nullable=False),
+        sa.Column("waited_seconds", sa.Double, nullable=False),
         sa.Column("at", UTCDateTime, nullable=False),
     )
-    op.create_index("ix_pacing_events_gateway_at", "pacing_events", ["gateway", "at"])
-    op.create_table(
-        "pacing_requests",
-        sa.Column("id", BigInt, primary_key=True),
-        sa.Column("gateway", sa.String, nullable=False),
-        sa.Column("owner", sa.String, nullable=False),
-        sa.Column("request", sa.String, nullable=False),
-        sa.Column("series", sa.String, nullable=False),
-        sa.Column("weight", BigInt, nullable=False),
-        sa.Column("asked_at", UTCDateTime, nullable=False),
-        sa.Column("sent_at", UTCDateTime, nullable=True),
-        sa.Column("until", UTCDateTime, nullable=False),
-    )
-    op.create_index("ix_pacing_requests_gateway_until", "pacing_requests", ["gateway", "until"])
+    op.create_index("ix_pacing_events_source_at", "pacing_events", ["source", "at"])
     op.create_table(
         "positions",
         sa.Column("source", sa.String, primary_key=True),
@@ -212,6 +191,7 @@ def upgrade() -> None:
         sa.Column("created_at", UTCDateTime, nullable=False),
         sa.UniqueConstraint("dag_id", "run_id"),
     )
+    op.create_index("ix_runs_strategy", "runs", ["strategy"])
     op.create_table(
         "tracking_outbox",
         sa.Column("id", BigInt, primary_key=True),
@@ -284,6 +264,7 @@ def upgrade() -> None:
         sa.Column("state", Word, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("reference_price", ExactDecimal, nullable=True),
+        sa.Column("reserved_notional", ExactDecimal, nullable=True),
         sa.Column("currency", sa.String, nullable=False),
         sa.Column("broker_day", sa.Date, nullable=True),
         sa.Column("client_id", BigInt, nullable=True),
@@ -299,8 +280,7 @@ def upgrade() -> None:
         sa.Column("task_id", sa.String, nullable=False),
     )
     op.create_index("ix_intents_dag_id_run_id", "intents", ["dag_id", "run_id"])
-    op.create_index("ix_intents_account_state", "intents", ["account", "state"])
-    op.create_index("ix_intents_account_sent_at", "intents", ["account", "sent_at"])
+    op.create_index("ix_intents_source_account_con_id_state", "intents", ["source", "account", "con_id", "state"])
     op.create_index("ix_intents_strategy_broker_day", "intents", ["strategy", "broker_day"])
     op.create_table(
         "executions",
@@ -329,7 +309,6 @@ def upgrade() -> None:
     op.create_index(
         "ix_executions_source_account_strategy_con_id", "executions", ["source", "account", "strategy", "con_id"]
     )
-    op.create_index("ix_executions_account_strategy_time", "executions", ["account", "strategy", "time"])
     op.create_table(
         "intent_transitions",
         sa.Column("id", BigInt, primary_key=True),
@@ -382,38 +361,3 @@ def upgrade() -> None:
         sa.Column("created_at", UTCDateTime, nullable=False),
     )
     op.create_index("ix_risk_decisions_intent_id", "risk_decisions", ["intent_id"])
-    op.create_table(
-        "trading_states",
-        sa.Column("strategy", sa.String, primary_key=True),
-        sa.Column("state", Word, nullable=False),
-        sa.Column("version", BigInt, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("changed_by", sa.String, nullable=False),
-        sa.Column("changed_at", UTCDateTime, nullable=False),
-    )
-    op.create_table(
-        "trading_state_changes",
-        sa.Column("id", BigInt, primary_key=True),
-        sa.Column("strategy", sa.String, nullable=False),
-        sa.Column("old_state", Word, nullable=False),
-        sa.Column("new_state", Word, nullable=False),
-        sa.Column("changed_by", sa.String, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("at", UTCDateTime, nullable=False),
-    )
-    op.create_index("ix_trading_state_changes_strategy", "trading_state_changes", ["strategy"])
-    op.create_table(
-        "trading_commands",
-        sa.Column("id", sa.String, primary_key=True),
-        sa.Column("strategy", sa.String, nullable=False),
-        sa.Column("state", Word, nullable=False),
-        sa.Column("flatten", sa.Boolean, nullable=False),
-        sa.Column("last_intent_id", BigInt, nullable=False),
-        sa.Column("requested_by", sa.String, nullable=False),
-        sa.Column("requested_at", UTCDateTime, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("cancelled_at", UTCDateTime, nullable=True),
-        sa.Column("flat_at", UTCDateTime, nullable=True),
-        sa.Column("ended_at", UTCDateTime, nullable=True),
-        sa.Column("last_error", sa.Text, nullable=False),
-    )
