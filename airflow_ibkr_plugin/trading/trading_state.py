@@ -30,6 +30,13 @@ class TradingState(StrEnum):
         return _STRICTNESS[self] > _STRICTNESS[other]
 
 
+class CommandKind(StrEnum):
+    """What a person's command is."""
+
+    STATE = "state"  # it sets the trading state of a scope, and cancels what works there
+    CLOSE = "close"  # it closes a strategy's position and leaves the trading state as it is
+
+
 _STRICTNESS = {TradingState.ACTIVE: 0, TradingState.REDUCING: 1, TradingState.HALTED: 2}
 
 

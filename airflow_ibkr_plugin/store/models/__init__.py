@@ -3,6 +3,7 @@
 A model whose domain value has the same name ends in `Row`.
 """
 
+from airflow_ibkr_plugin.store.models.again import GenerationRow, IntentNote, NoteKind
 from airflow_ibkr_plugin.store.models.base import Base, Meta
 from airflow_ibkr_plugin.store.models.connections import ClientLease, LeaderRow, OrderIdRow
 from airflow_ibkr_plugin.store.models.market import BarRow, Chart, ContractPin, PacingEvent, PacingRequest, SignalRow
@@ -28,9 +29,12 @@ __all__ = [
     "ContractPin",
     "ExecutionRow",
     "Failure",
+    "GenerationRow",
+    "IntentNote",
     "IntentTransition",
     "LeaderRow",
     "Meta",
+    "NoteKind",
     "OrderIdRow",
     "OrderIntent",
     "OrderRow",

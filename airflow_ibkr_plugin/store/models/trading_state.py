@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_ibkr_plugin.store.models.base import Base
 from airflow_ibkr_plugin.store.types import FreeText, enum_text
-from airflow_ibkr_plugin.trading.trading_state import TradingState
+from airflow_ibkr_plugin.trading.trading_state import CommandKind, TradingState
 
 
 class TradingStateRow(Base):
@@ -45,13 +46,18 @@ class TradingCommand(Base):
     """A person's order to cancel what works in a scope, and perhaps to close its positions.
 
     It is about the intents up to `last_intent_id`. `cancelled_at`: the broker has confirmed that nothing of them
-    works. `flat_at`: the positions are closed. `ended_at`: the state was loosened since; it is not carried on.
+    works. `flat_at`: the positions are closed. `ended_at`: the state was loosened since, or a closing was withdrawn; it
+    is not carried on. A closing sets no state, `state` is what it was; it is about `symbol` ('': all that the strategy
+    holds) and about `quantity` of it (None: all).
     """
 
     __tablename__ = "trading_commands"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[CommandKind] = mapped_column(enum_text(CommandKind), default=CommandKind.STATE)
     strategy: Mapped[str]
+    symbol: Mapped[str] = mapped_column(default="")
+    quantity: Mapped[Decimal | None]
     state: Mapped[TradingState] = mapped_column(enum_text(TradingState))
     flatten: Mapped[bool]
     last_intent_id: Mapped[int]
