@@ -6,6 +6,7 @@ A model whose domain value has the same name ends in `Row`.
 from airflow_ibkr_plugin.store.models.again import GenerationRow, IntentNote, NoteKind
 from airflow_ibkr_plugin.store.models.base import Base, Meta
 from airflow_ibkr_plugin.store.models.connections import ClientLease, LeaderRow, OrderIdRow
+from airflow_ibkr_plugin.store.models.limits import AccountBookings, AccountPeak, LimitChange
 from airflow_ibkr_plugin.store.models.market import BarRow, Chart, ContractPin, PacingEvent, PacingRequest, SignalRow
 from airflow_ibkr_plugin.store.models.orders import (
     ExecutionRow,
@@ -20,6 +21,8 @@ from airflow_ibkr_plugin.store.models.runs import Failure, Override, Run, RunSta
 from airflow_ibkr_plugin.store.models.trading_state import TradingCommand, TradingStateChange, TradingStateRow
 
 __all__ = [
+    "AccountBookings",
+    "AccountPeak",
     "AccountSnapshotRow",
     "AlertRow",
     "BarRow",
@@ -33,6 +36,7 @@ __all__ = [
     "IntentNote",
     "IntentTransition",
     "LeaderRow",
+    "LimitChange",
     "Meta",
     "NoteKind",
     "OrderIdRow",

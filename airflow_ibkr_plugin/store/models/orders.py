@@ -28,6 +28,7 @@ class OrderIntent(OfTask, Base):
         Index(None, "account", "state"),
         Index(None, "account", "sent_at"),
         Index(None, "strategy", "broker_day"),
+        Index(None, "account", "broker_day"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -127,12 +128,16 @@ class OrderRow(Base):
 
 
 class ExecutionRow(Base):
-    """One fill, kept once per `exec_id`. `strategy` is '' where the fill belongs to no intent of ours."""
+    """One fill, kept once per `exec_id`. `strategy` is '' where the fill belongs to no intent of ours.
+
+    `booking` is its number among the account's bookings, in the order of their commits; None for those of old versions.
+    """
 
     __tablename__ = "executions"
     __table_args__ = (
         Index(None, "source", "account", "strategy", "con_id"),
         Index(None, "account", "strategy", "time"),
+        Index(None, "account", "booking"),
     )
 
     source: Mapped[str] = mapped_column(primary_key=True)
@@ -155,3 +160,4 @@ class ExecutionRow(Base):
     commission_currency: Mapped[str]
     realized_pnl: Mapped[Decimal | None]
     booked_at: Mapped[datetime]
+    booking: Mapped[int | None]
