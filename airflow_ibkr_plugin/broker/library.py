@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from typing import Any
 
 from airflow_ibkr_plugin.errors import ConfigError
@@ -19,12 +20,16 @@ LIBRARIES = ("ib_insync", "ib_async")
 def load() -> Any:
     """Import the library and return its module.
 
+    Its logger is set to WARNING unless a level was chosen for it: it writes a page for each message about an order.
+
     Must be called in a thread that has an event loop: ib_insync looks for one when it is imported.
 
     :raises ConfigError: neither is installed.
     """
     for name in LIBRARIES:
         if importlib.util.find_spec(name) is not None:
+            if logging.getLogger(name).level == logging.NOTSET:
+                logging.getLogger(name).setLevel(logging.WARNING)
             return importlib.import_module(name)
     raise ConfigError(
         "No IBKR client library is installed.",

@@ -1,6 +1,7 @@
 """Which client library is used, and that what it gives is what ours gives."""
 
 import importlib.util
+import logging
 from typing import Any
 
 import pytest
@@ -18,6 +19,18 @@ def test_without_a_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install"):
         library.load()
+
+
+@pytest.mark.parametrize(("chosen", "level"), [(logging.NOTSET, logging.WARNING), (logging.DEBUG, logging.DEBUG)])
+def test_the_library_says_no_more_than_was_chosen(chosen: int, level: int) -> None:
+    logger = logging.getLogger(next(name for name in library.LIBRARIES if importlib.util.find_spec(name)))
+    before = logger.level
+    logger.setLevel(chosen)
+    try:
+        library.load()
+        assert logger.level == level
+    finally:
+        logger.setLevel(before)
 
 
 def test_the_same_bars_and_time_as_a_plain_script_gets(session: BrokerSession, spec: GatewaySpec) -> None:
