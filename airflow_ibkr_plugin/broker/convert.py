@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_ibkr_plugin.trading.bars import Bar
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
-from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket, Side
+from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket, OrderType, Side
 from airflow_ibkr_plugin.trading.portfolio import Position
 
 # IBKR sends the largest double where a field has no value. Source: TWS API, UNSET_DOUBLE.
@@ -63,7 +63,15 @@ def order_of(library: Any, ticket: OrderTicket, *, order_ref: str, account: str)
     )
     if ticket.limit_price is not None:
         order.lmtPrice = _plain(ticket.limit_price)
-    if ticket.stop_price is not None:
+    if ticket.order_type is OrderType.TRAIL:
+        # Its distance stands where other types have their stop price. Source: TWS API, "Order Types", trailing stop.
+        if ticket.trail_amount is not None:
+            order.auxPrice = _plain(ticket.trail_amount)
+        if ticket.trail_percent is not None:
+            order.trailingPercent = _plain(ticket.trail_percent)
+        if ticket.stop_price is not None:
+            order.trailStopPrice = _plain(ticket.stop_price)
+    elif ticket.stop_price is not None:
         order.auxPrice = _plain(ticket.stop_price)
     return order
 
@@ -153,10 +161,17 @@ def to_order(contract: Any, order: Any, state: Any) -> BrokerOrder:
         order_id=order.orderId,
         client_id=order.clientId if order.orderId else -1,
         limit_price=to_price(order.lmtPrice) if "LMT" in order.orderType else None,
-        stop_price=to_price(order.auxPrice) if "STP" in order.orderType else None,
+        stop_price=_stop_price(order),
         tif=order.tif,
         reason=state.completedStatus if state.status != "Filled" else "",
     )
+
+
+def _stop_price(order: Any) -> Decimal | None:
+    """Of a trailing order, where its stop has come to."""
+    if "TRAIL" in order.orderType:
+        return to_price(order.trailStopPrice)
+    return to_price(order.auxPrice) if "STP" in order.orderType else None
 
 
 def to_execution(contract: Any, execution: Any) -> Execution:

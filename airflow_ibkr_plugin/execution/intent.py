@@ -43,6 +43,8 @@ def ticket_of(row: OrderIntent) -> OrderTicket:
         order_type=row.order_type,
         limit_price=row.limit_price,
         stop_price=row.stop_price,
+        trail_amount=row.trail_amount,
+        trail_percent=row.trail_percent,
         tif=row.tif,
         outside_rth=row.outside_rth,
     )

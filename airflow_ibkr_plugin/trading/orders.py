@@ -28,6 +28,7 @@ class OrderType(StrEnum):
     LIMIT = "LMT"
     STOP = "STP"
     STOP_LIMIT = "STP LMT"
+    TRAIL = "TRAIL"
 
 
 class TimeInForce(StrEnum):
@@ -38,28 +39,60 @@ class TimeInForce(StrEnum):
     IOC = "IOC"
 
 
+#: Order types that wait for a stop price.
+STOPS = frozenset({OrderType.STOP, OrderType.STOP_LIMIT, OrderType.TRAIL})
+#: Order types with a limit price.
+LIMITED = frozenset({OrderType.LIMIT, OrderType.STOP_LIMIT})
+
+
+def unfit(order_type: OrderType, tif: TimeInForce, *, outside_rth: bool) -> str:
+    """Why IBKR would not take an order type with this time in force and these hours; '' where it would.
+
+    Source: TWS API, message code 111 (time in force and order type are incompatible); IBKR, "Extended hours trading":
+    only limit prices trade outside regular hours.
+    """
+    if tif is TimeInForce.IOC and order_type in STOPS:
+        return f"{order_type} waits for its stop price, and IOC does not wait"
+    if outside_rth and order_type not in LIMITED:
+        return f"{order_type} does not trade outside regular hours; LMT and STP LMT do"
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OrderTicket:
-    """The order as it is to be sent. Prices in the instrument's currency, quantity in units of the instrument."""
+    """The order as it is to be sent. Prices in the instrument's currency, quantity in units of the instrument.
+
+    :param stop_price: of a TRAIL, where its stop begins.
+    :param trail_amount, trail_percent: how far a TRAIL follows the market, one of the two: in the instrument's
+        currency, or in percent of the price (0..100).
+    """
 
     side: Side
     quantity: Decimal
     order_type: OrderType = OrderType.MARKET
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
+    trail_amount: Decimal | None = None
+    trail_percent: Decimal | None = None
     tif: TimeInForce = TimeInForce.DAY
     outside_rth: bool = False
 
     def __post_init__(self) -> None:
         if not (self.quantity.is_finite() and self.quantity > 0):
             raise ValueError(f"quantity {self.quantity} is not positive")
-        needs_limit = self.order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT)
-        needs_stop = self.order_type in (OrderType.STOP, OrderType.STOP_LIMIT)
+        needs_limit, needs_stop = self.order_type in LIMITED, self.order_type in STOPS
         if (self.limit_price is not None) != needs_limit or (self.stop_price is not None) != needs_stop:
             raise ValueError(f"{self.order_type}: limit {self.limit_price} and stop {self.stop_price} do not fit")
-        for price in (self.limit_price, self.stop_price):
+        trails = [trail for trail in (self.trail_amount, self.trail_percent) if trail is not None]
+        if len(trails) != (self.order_type is OrderType.TRAIL):
+            raise ValueError(f"{self.order_type}: trail {self.trail_amount} and {self.trail_percent} % do not fit")
+        for price in (self.limit_price, self.stop_price, *trails):
             if price is not None and not (price.is_finite() and price > 0):
                 raise ValueError(f"price {price} is not positive")
+        if self.trail_percent is not None and self.trail_percent >= 100:
+            raise ValueError(f"a trail of {self.trail_percent} % leaves no price above zero")
+        if why := unfit(self.order_type, self.tif, outside_rth=self.outside_rth):
+            raise ValueError(why)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +165,13 @@ def check_transition(current: IntentState, new: IntentState) -> None:
     """:raises ValueError: the table does not allow this move."""
     if new not in TRANSITIONS[current]:
         raise ValueError(f"an order intent cannot go from {current} to {new}")
+
+
+class BracketState(StrEnum):
+    """Where a bracket stands: an entry and the exits that protect it."""
+
+    OPEN = "open"  # whatever the entry has filled, or may fill, must have a working stop
+    CLOSED = "closed"  # nothing of it is held any more, or a command has taken the exit over
 
 
 @dataclass(frozen=True, kw_only=True)

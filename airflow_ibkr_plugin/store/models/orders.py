@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_ibkr_plugin.store.models.base import Base, OfTask
 from airflow_ibkr_plugin.store.types import FreeText, enum_text
-from airflow_ibkr_plugin.trading.orders import IntentState, OrderType, Side, TimeInForce
+from airflow_ibkr_plugin.trading.orders import BracketState, IntentState, OrderType, Side, TimeInForce
 from airflow_ibkr_plugin.trading.risk import Outcome
 
 
@@ -20,6 +20,9 @@ class OrderIntent(OfTask, Base):
 
     `requested_quantity` is what was asked for, `quantity` what risk let pass. `sent_at` is the first send.
     `broker_day` is the broker's calendar day of the reservation, or of the first send once there was one.
+
+    The exits of a bracket have the id of its entry as `parent_id`, and the entry's lease. `bracket` is on the entry
+    alone. (No foreign key: SQLite cannot add one to a table that is there.)
     """
 
     __tablename__ = "intents"
@@ -42,6 +45,8 @@ class OrderIntent(OfTask, Base):
     con_id: Mapped[int]
     instrument: Mapped[dict[str, Any]]
     leg: Mapped[str]
+    parent_id: Mapped[int | None] = mapped_column(index=True)
+    bracket: Mapped[BracketState | None] = mapped_column(enum_text(BracketState), index=True)
     generation: Mapped[int]
     signal_id: Mapped[int | None] = mapped_column(ForeignKey("signals.id"))
     side: Mapped[Side] = mapped_column(enum_text(Side))
@@ -50,6 +55,8 @@ class OrderIntent(OfTask, Base):
     order_type: Mapped[OrderType] = mapped_column(enum_text(OrderType))
     limit_price: Mapped[Decimal | None]
     stop_price: Mapped[Decimal | None]
+    trail_amount: Mapped[Decimal | None]
+    trail_percent: Mapped[Decimal | None]
     tif: Mapped[TimeInForce] = mapped_column(enum_text(TimeInForce))
     outside_rth: Mapped[bool] = mapped_column(default=False)
     state: Mapped[IntentState] = mapped_column(enum_text(IntentState), default=IntentState.DECIDED)
