@@ -17,13 +17,24 @@ from airflow_ibkr_plugin.store.models.orders import (
 )
 from airflow_ibkr_plugin.store.models.outbox import AlertRow, TrackingRow
 from airflow_ibkr_plugin.store.models.portfolio import AccountSnapshotRow, PositionRow
+from airflow_ibkr_plugin.store.models.reconciliations import (
+    AcceptedDifference,
+    AdjustmentKind,
+    NoticedSplit,
+    PositionAdjustment,
+    ReconciliationDifference,
+    ReconciliationRow,
+    UnexplainedPosition,
+)
 from airflow_ibkr_plugin.store.models.runs import Failure, Override, Run, RunState
 from airflow_ibkr_plugin.store.models.trading_state import TradingCommand, TradingStateChange, TradingStateRow
 
 __all__ = [
+    "AcceptedDifference",
     "AccountBookings",
     "AccountPeak",
     "AccountSnapshotRow",
+    "AdjustmentKind",
     "AlertRow",
     "BarRow",
     "Base",
@@ -39,13 +50,17 @@ __all__ = [
     "LimitChange",
     "Meta",
     "NoteKind",
+    "NoticedSplit",
     "OrderIdRow",
     "OrderIntent",
     "OrderRow",
     "Override",
     "PacingEvent",
     "PacingRequest",
+    "PositionAdjustment",
     "PositionRow",
+    "ReconciliationDifference",
+    "ReconciliationRow",
     "RiskDecisionRow",
     "Run",
     "RunState",
@@ -54,4 +69,5 @@ __all__ = [
     "TradingCommand",
     "TradingStateChange",
     "TradingStateRow",
+    "UnexplainedPosition",
 ]
