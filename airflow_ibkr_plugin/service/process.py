@@ -30,7 +30,7 @@ STOPPED, NOT_STOPPED = 0, 1
 class Service:
     """One of any number of services on a trading database.
 
-    :param jobs: the jobs of a term, asked for every few seconds: a job whose name is new is started.
+    :param jobs: the jobs of a term, asked for every few seconds: one that is not at work is started.
     """
 
     def __init__(self, database: Database, jobs: Callable[[Term], Iterable[Job]]) -> None:
@@ -68,23 +68,35 @@ class Service:
         while not stop.is_set() and self._go_on(term, threads):
             stop.wait(RENEW_SECONDS)
         term.end()
-        # Told to stop, it cannot wait for ever. Else it does: two terms of one process must not overlap.
-        while not self._ended(threads) and not stop.is_set():
+        if not self._join(threads, stop):
+            return False
+        self._hand_over(term)
+        return True
+
+    @staticmethod
+    def _join(threads: dict[str, threading.Thread], stop: threading.Event) -> bool:
+        """Wait until the jobs have ended: told to stop, for a bounded time; else for as long as it takes, since two
+        terms of one process must not overlap."""
+        said: list[str] = []
+        while not stop.is_set() and (left := _at_work(threads)):
+            if left != said:
+                log.warning("waiting for jobs", jobs=left)
+                said = left
             stop.wait(LOOK_SECONDS)
         deadline = time.monotonic() + STOP_SECONDS
         for thread in threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
-        if not self._ended(threads):
-            return False
-        self._hand_over(term)
-        return True
+        if left := _at_work(threads):
+            log.error("jobs do not end", jobs=left)
+        return not left
 
     def _go_on(self, term: Term, threads: dict[str, threading.Thread]) -> bool:
         try:
             term.renew()
             for job in self._jobs(term):
-                if job.name not in threads:
-                    log.info("job started", job=job.name, term=term.fence)
+                thread = threads.get(job.name)
+                if thread is None or not thread.is_alive():
+                    log.info("job started", job=job.name, term=term.fence, again=thread is not None)
                     threads[job.name] = start(job, term, self._database)
         except NotLeader as error:
             log.error("leadership lost", owner=self._owner, term=term.fence, error=str(error))
@@ -96,10 +108,6 @@ class Service:
             return not term.over()
         self._trouble = ""
         return True
-
-    @staticmethod
-    def _ended(threads: dict[str, threading.Thread]) -> bool:
-        return not any(thread.is_alive() for thread in threads.values())
 
     def _hand_over(self, term: Term) -> None:
         try:
@@ -113,3 +121,7 @@ class Service:
         if str(error) != self._trouble:
             self._trouble = str(error)
             log.error("trading database fails; trying again", error=self._trouble)
+
+
+def _at_work(threads: dict[str, threading.Thread]) -> list[str]:
+    return [name for name, thread in threads.items() if thread.is_alive()]

@@ -30,6 +30,7 @@ def new_owner() -> str:
 
 class Term:
     """A term that was won. It ends when it is told to, when another one begins, or when it was not renewed in time.
+    Once over it stays over, although the lease may still run: what acted in it has stopped.
 
     The lease's times are this machine's UTC; whether it still holds is measured by the monotonic clock, from before
     the renewal was asked for. What acts asks :meth:`over`; what writes asks :meth:`check` in its own transaction.
@@ -48,7 +49,9 @@ class Term:
 
     def over(self) -> bool:
         """Whether nothing may be done in its name any more."""
-        return self._ended.is_set() or time.monotonic() >= self._until
+        if time.monotonic() >= self._until:
+            self._ended.set()
+        return self._ended.is_set()
 
     def wait(self, seconds: float) -> None:
         """Return after so many seconds, or as soon as it is told to end."""
@@ -64,11 +67,13 @@ class Term:
         :raises NotLeader: it has run out, or another has begun; it is over.
         :raises StoreError: that could not be stored; it holds until its time is over.
         """
+        self.require()
         began = time.monotonic()
         with self._database.write() as session:
             if not Leaders(session).renew(SERVICE, self.fence, datetime.now(UTC), self._seconds):
                 self.end()
                 raise self._lost()
+        self.require()  # while it waited for the database too
         self._until = began + self._seconds
 
     def release(self) -> bool:

@@ -162,3 +162,53 @@ def test_a_job_that_does_not_end_is_said_by_the_exit_status(
     assert service.run(stop) == process.NOT_STOPPED
     stuck.set()
     assert stand(database, "another") is None  # nobody else may act while the job does
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_job_whose_thread_died_is_started_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """As by an error in the telling of errors. Else it would lead on without that job."""
+    monkeypatch.setattr(process, "RENEW_SECONDS", 0.01)
+    stop, rounds = threading.Event(), list[int]()
+
+    def work() -> bool:
+        rounds.append(1)
+        if len(rounds) == 1:
+            raise SystemExit
+        return True
+
+    service = process.Service(database, lambda term: [Job(name="halts", period=600, work=work)])
+    thread = threading.Thread(target=service.run, args=(stop,))
+    with capture_logs() as logs:
+        thread.start()
+        until("started again", lambda: len(rounds) == 2)
+        stop.set()
+        thread.join(60)
+    assert [entry["again"] for entry in logs if entry["event"] == "job started"] == [False, True]
+
+
+def test_jobs_that_hold_up_the_next_term_are_named(
+    database: Database, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(process, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(process, "RENEW_SECONDS", 0.01)
+    stuck, stop, begun = threading.Event(), threading.Event(), list[Term]()
+
+    def jobs(term: Term) -> list[Job]:
+        begun.append(term)
+        return [Job(name="stuck", period=600, work=lambda: stuck.wait(60))]
+
+    service = process.Service(database, jobs)
+    thread = threading.Thread(target=service.run, args=(stop,))
+    with capture_logs() as logs:
+        thread.start()
+        until("leads", lambda: begun)
+        begun[0].end()
+        until("said", lambda: any(entry["event"] == "waiting for jobs" for entry in logs))
+        assert begun[-1] is begun[0]
+        stuck.set()
+        until("leads again", lambda: begun[-1] is not begun[0])
+        stop.set()
+        thread.join(60)
+    assert [entry["jobs"] for entry in logs if entry["event"] == "waiting for jobs"] == [["stuck"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from airflow_ibkr_plugin.execution.lease import hold
 from airflow_ibkr_plugin.service.fenced import FencedLease
 from airflow_ibkr_plugin.service.term import new_owner, stand
 from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.leaders import SERVICE, Leaders
 
 both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
@@ -46,6 +48,38 @@ def test_renewed_it_goes_on(database: Database) -> None:
             term.renew()
         assert not term.over()
         clock.tick(8)
+        assert term.over()
+
+
+def test_once_over_it_is_not_renewed_though_the_lease_still_runs(database: Database) -> None:
+    """Its jobs have stopped: it would lead without them."""
+    with freeze_time("2026-11-20T16:00:00Z") as clock:
+        term = stand(database, "a", seconds=8)
+        assert term is not None
+        with database.write() as session:  # as a renewal that waited for the database for long
+            assert Leaders(session).renew(SERVICE, term.fence, datetime.now(UTC), 60)
+        clock.tick(8)
+        with pytest.raises(NotLeader):
+            term.renew()
+        assert term.release()
+
+
+def test_a_renewal_that_takes_longer_than_the_term_comes_too_late(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with freeze_time("2026-11-20T16:00:00Z") as clock:
+        term = stand(database, "a", seconds=8)
+        assert term is not None
+        renewed = Leaders.renew
+
+        def slow(*given: Any) -> bool:
+            done = renewed(*given)
+            clock.tick(8)
+            return done
+
+        monkeypatch.setattr(Leaders, "renew", slow)
+        with pytest.raises(NotLeader):
+            term.renew()
         assert term.over()
 
 
