@@ -58,7 +58,7 @@ def unfinished(database: Database, *, dag_id: str, run_id: str, task_id: str, co
         return [
             row.order_ref
             for row in Intents(transaction).for_run(dag_id, run_id)
-            if (row.task_id, row.con_id, row.generation) == (task_id, con_id, 0) and row.state in MAYBE_AT_BROKER
+            if (row.task_id, row.con_id) == (task_id, con_id) and row.state in MAYBE_AT_BROKER
         ]
 
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class OrderOperator(BrokerOperator):
     """Checks risk, places the order, waits for it, books it. A signal of hold, or a denial by risk, sends nothing.
 
-    A retry or a clear never sends a second order: the intent of this task, run and instrument is found again. If an
-    order was sent and the signal, made anew, says hold, that order is still followed to its end.
+    A retry or a clear never sends a second order: the intent of this task, run and instrument is found again, until a
+    person raises its generation (`airflow ibkr orders again`). If an order was sent and the signal, made anew, says
+    hold, that order is still followed to its end.
 
     :param signal_task: id of the :class:`SignalOperator` task whose signal is acted on.
     :param sizing: `{quantity: 10}`, `{notional: 5000}` or `{share_of_net_liquidation: 0.02}`.
@@ -127,6 +128,7 @@ class OrderOperator(BrokerOperator):
         from airflow_ibkr_plugin.execution.summary import record_order
         from airflow_ibkr_plugin.registry import get_registry
         from airflow_ibkr_plugin.store.database import installation_id
+        from airflow_ibkr_plugin.store.generations import Generations
         from airflow_ibkr_plugin.trading.orders import IntentKey, OrderType, Side, TimeInForce
         from airflow_ibkr_plugin.trading.signals import Action
         from airflow_ibkr_plugin.trading.sizing import Sizing, TicketPlan
@@ -142,6 +144,7 @@ class OrderOperator(BrokerOperator):
         )
         with self.database.write() as session:
             installation = installation_id(session)
+            generation = Generations(session).current(run.dag_id, run.run_id, run.task_id, instrument.con_id)
         with self.broker(run) as broker:
             request = OrderRequest(
                 key=IntentKey(
@@ -150,6 +153,7 @@ class OrderOperator(BrokerOperator):
                     run_id=run.run_id,
                     task_id=run.task_id,
                     con_id=instrument.con_id,
+                    generation=generation,
                 ),
                 strategy=self.strategy,
                 source=broker.source,

@@ -1,0 +1,116 @@
+"""A person who looked in TWS, or in the account's statement, says what became of an ambiguous order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from airflow_ibkr_plugin.broker.connect import leased_session
+from airflow_ibkr_plugin.errors import ConfigError, GatewayUnavailable, SessionInvalid
+from airflow_ibkr_plugin.execution.intent import load_row
+from airflow_ibkr_plugin.execution.lease import LEASE_SECONDS, hold
+from airflow_ibkr_plugin.store.executions import Executions
+from airflow_ibkr_plugin.store.intent_notes import IntentNotes
+from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.models.again import NoteKind
+from airflow_ibkr_plugin.trading.orders import IntentState
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_ibkr_plugin.broker.spec import GatewaySpec
+    from airflow_ibkr_plugin.store.database import Database
+    from airflow_ibkr_plugin.store.models.orders import OrderIntent
+
+_ASKED = "the broker, asked now, does not know it"
+
+
+class Declared(StrEnum):
+    """What a person may say of an order of which the broker says nothing."""
+
+    NEVER_SENT = "never-sent"  # it never reached the broker
+    ENDED = "ended"  # it is over, and has filled no more than what is booked
+
+
+_STATES = {Declared.NEVER_SENT: IntentState.ABANDONED, Declared.ENDED: IntentState.CANCELLED}
+
+
+def declare(
+    database: Database,
+    order_ref: str,
+    what: Declared,
+    *,
+    by: str,
+    reason: str,
+    gateway_of: Callable[[str], GatewaySpec],
+) -> OrderIntent:
+    """Settle an ambiguous order by what a person says, unless the broker says otherwise; who and why are stored.
+
+    The broker is asked first. Where it cannot be reached, or the connection is gone, the person's word stands alone,
+    and the note says so.
+
+    :param by: who says it, for the record.
+    :raises ConfigError: there is no such order, it is not ambiguous, or what is known of it speaks against it.
+    :raises IntentBusy: a worker is at work on it.
+    :raises BrokerError: the broker is there, and could not be asked.
+    """
+    if not reason.strip():
+        raise ConfigError("What became of an order cannot be settled without a reason.", remedy="Say how you know it.")
+    with database.read() as transaction:
+        row = Intents(transaction).by_order_ref(order_ref)
+        if row is None:
+            raise ConfigError(f"There is no order {order_ref}.", remedy="See `airflow ibkr orders list --ambiguous`.")
+        _check(transaction, row, what)
+    asked = _ask(database, row, by, gateway_of)
+    with hold(database, row.id, f"settled by {by}", seconds=LEASE_SECONDS) as lease, database.write() as transaction:
+        lease.renew(transaction)
+        row = load_row(transaction, row.id)
+        _check(transaction, row, what)
+        at, said = datetime.now(UTC), f"{by} says {what}: {reason}"
+        intents = Intents(transaction)
+        if row.state is IntentState.SENDING:
+            row = intents.transition(row, IntentState.AMBIGUOUS, at=at, reason=asked)
+        IntentNotes(transaction).add(row.id, NoteKind.SETTLED, f"{what}: {reason} ({asked})", at=at, by=by)
+        return intents.transition(row, _STATES[what], at=at, reason=said)
+
+
+def _check(transaction: Session, row: OrderIntent, what: Declared) -> None:
+    if row.state not in (IntentState.AMBIGUOUS, IntentState.SENDING):
+        raise ConfigError(
+            f"Order {row.order_ref} is {row.state}, and not ambiguous.",
+            remedy=f"See `airflow ibkr orders show {row.order_ref}`.",
+        )
+    if what is Declared.NEVER_SENT and (row.perm_id or Executions(transaction).for_intent(row.id)):
+        raise ConfigError(
+            f"The broker acknowledged order {row.order_ref} once (permId {row.perm_id}): it was sent.",
+            remedy="Import a Flex statement of its day, or, where it filled no more than is booked: --as ended.",
+        )
+
+
+def _ask(database: Database, row: OrderIntent, by: str, gateway_of: Callable[[str], GatewaySpec]) -> str:
+    """What the broker says, for the record.
+
+    :raises ConfigError: it knows the order.
+    """
+    try:
+        spec = gateway_of(row.source.partition(":")[2])
+    except ConfigError as error:
+        return f"the broker could not be asked: {error}"
+    try:
+        with leased_session(spec, database, owner=f"{by} settles {row.order_ref}") as session:
+            if (session.source, session.account) != (row.source, row.account):
+                return f"the broker could not be asked: connection {spec.conn_id!r} leads to {session.source} now"
+            truth = session.find_by_ref(row.order_ref)
+            if not truth.known and row.perm_id:
+                truth = session.find_by_perm_id(row.perm_id)
+    except (GatewayUnavailable, SessionInvalid) as error:
+        return f"the broker could not be asked: {error}"
+    if not truth.known:
+        return _ASKED
+    status = truth.orders[-1].status if truth.orders else "executed"
+    raise ConfigError(
+        f"The broker knows order {row.order_ref}: {status}, filled {truth.filled:f}. Nothing is changed.",
+        remedy="Clear its task, or let the service go on: what the broker says is booked.",
+    )
