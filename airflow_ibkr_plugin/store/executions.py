@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import insert_if_absent
+from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.orders import Execution
 
 
@@ -50,27 +51,34 @@ class Executions:
         return row, is_new
 
     def results(self, source: str, account: str, strategy: str, *, since: datetime, most: int) -> Sequence[Any]:
-        """`time`, `commission`, `realized_pnl` and `commission_currency` of a strategy's fills, the youngest first.
+        """`exec_id`, `time`, `commission`, `realized_pnl` and `commission_currency` of a strategy's fills.
+
+        The youngest first; what the broker has corrected since is left out, unless there are `most`.
 
         :param source: fills by every connection to the account (see `same_kind`). :param most: no more than so many.
         """
         query = select(
-            ExecutionRow.time, ExecutionRow.commission, ExecutionRow.realized_pnl, ExecutionRow.commission_currency
+            ExecutionRow.exec_id,
+            ExecutionRow.time,
+            ExecutionRow.commission,
+            ExecutionRow.realized_pnl,
+            ExecutionRow.commission_currency,
         ).where(
             same_kind(ExecutionRow.source, source),
             ExecutionRow.account == account,
             ExecutionRow.strategy == strategy,
             ExecutionRow.time >= since,
         )
-        return self._session.execute(query.order_by(ExecutionRow.time.desc()).limit(most)).all()
+        found = self._session.execute(query.order_by(ExecutionRow.time.desc()).limit(most)).all()
+        return found if len(found) == most else in_force(found)
 
     def for_intent(self, intent_id: int) -> list[ExecutionRow]:
-        """The fills of an intent by time."""
+        """The fills of an intent by time; what the broker has corrected since is left out."""
         query = select(ExecutionRow).where(ExecutionRow.intent_id == intent_id)
-        return list(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))
+        return in_force(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))
 
     def for_run(self, dag_id: str, run_id: str) -> list[ExecutionRow]:
-        """The fills of a run's intents by time."""
+        """The same of a run's intents."""
         query = select(ExecutionRow).join(OrderIntent, OrderIntent.id == ExecutionRow.intent_id)
         query = query.where(OrderIntent.dag_id == dag_id, OrderIntent.run_id == run_id)
-        return list(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))
+        return in_force(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))

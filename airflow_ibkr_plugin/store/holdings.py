@@ -43,3 +43,16 @@ class Holding:
             return Holding(quantity, self.average_cost, realized)
         flat = Holding(realized_pnl=realized)
         return flat.after(quantity, price, commission - closing_commission) if quantity else flat
+
+    def split(
+        self, new_shares: Decimal, old_shares: Decimal, paid_out: Decimal = ZERO, price: Decimal = ZERO
+    ) -> Holding:
+        """The holding after so many new shares for each old ones, for the same cost.
+
+        :param paid_out: of the new shares, signed as the quantity: a fraction that was paid out in cash at `price`.
+        """
+        if not self.quantity:
+            return self
+        quantity = exact(self.quantity * new_shares / old_shares)
+        split = Holding(quantity, exact(self.average_cost * old_shares / new_shares), self.realized_pnl)
+        return split.after(-paid_out, price) if paid_out else split

@@ -1,24 +1,29 @@
-"""Positions: a strategy's own, derived from its executions, and the account's as the broker reports it."""
+"""Positions: a strategy's own, derived from its executions and splits, and the account's as the broker reports it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.database import lock
 from airflow_ibkr_plugin.store.holdings import Holding
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow
 from airflow_ibkr_plugin.store.models.portfolio import PositionRow
+from airflow_ibkr_plugin.store.models.reconciliations import PositionAdjustment
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import upsert
+from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.portfolio import Position
 
 ACCOUNT = ""  # in place of a strategy: the account as a whole
 _KEYS = ("source", "account", "strategy", "con_id")
+#: Source, account, strategy, con_id.
+Place = tuple[str, str, str, int]
 
 
 class Positions:
@@ -33,7 +38,8 @@ class Positions:
         """Bring a strategy's position up to date with an execution, in the transaction that records it.
 
         The position is added up anew from all executions of the strategy in the instrument, by their time. So a
-        second report changes nothing, and a commission or a fill that comes late ends up where it belongs.
+        second report changes nothing, and a commission, a fill or a correction that comes late ends up where it
+        belongs.
 
         :param execution: the row that :meth:`Executions.record` returned, in this session.
         :param currency: the instrument's. A commission in another one stays on its execution and out of the cost.
@@ -41,17 +47,20 @@ class Positions:
         """
         if strategy == ACCOUNT or execution.strategy != strategy:
             raise ValueError(f"execution {execution.exec_id} belongs to {execution.strategy!r}, not to {strategy!r}")
-        key = {
-            "source": execution.source,
-            "account": execution.account,
-            "strategy": strategy,
-            "con_id": execution.con_id,
-        }
+        place = (execution.source, execution.account, strategy, execution.con_id)
+        return self._store(place, symbol=execution.symbol, sec_type=sec_type, currency=currency, at=at)
+
+    def add_up_again(self, row: PositionRow, *, at: datetime) -> PositionRow:
+        """Bring a strategy's position up to date with what was stored besides, such as a split."""
+        place = (row.source, row.account, row.strategy, row.con_id)
+        return self._store(place, symbol=row.symbol, sec_type=row.sec_type, currency=row.currency, at=at)
+
+    def _store(self, place: Place, *, symbol: str, sec_type: str, currency: str, at: datetime) -> PositionRow:
         # Two fills at once must not each add up without the other.
-        lock(self._session, "position:" + ":".join(str(part) for part in key.values()))
-        holding = self._add_up(execution, currency)
-        row = key | {
-            "symbol": execution.symbol,
+        lock(self._session, "position:" + ":".join(str(part) for part in place))
+        holding = self.replay(place, currency)
+        row = dict(zip(_KEYS, place, strict=True)) | {
+            "symbol": symbol,
             "sec_type": sec_type,
             "currency": currency,
             "quantity": holding.quantity,
@@ -60,30 +69,36 @@ class Positions:
             "updated_at": at,
         }
         upsert(self._session, PositionRow, _KEYS, [row])
-        return self._session.get_one(PositionRow, tuple(key.values()))
+        return self._session.get_one(PositionRow, place)
 
-    def _add_up(self, execution: ExecutionRow, currency: str) -> Holding:
+    def replay(self, place: Place, currency: str) -> Holding:
+        """What a strategy's executions and splits of an instrument add up to, whatever the stored position says.
+
+        :param currency: the instrument's. A commission in another one is no part of the cost.
+        """
         self._session.flush()
-        query = (
-            select(
-                ExecutionRow.side,
-                ExecutionRow.quantity,
-                ExecutionRow.price,
-                ExecutionRow.commission,
-                ExecutionRow.commission_currency,
-            )
-            .where(
-                ExecutionRow.source == execution.source,
-                ExecutionRow.account == execution.account,
-                ExecutionRow.strategy == execution.strategy,
-                ExecutionRow.con_id == execution.con_id,
-            )
-            .order_by(ExecutionRow.time, ExecutionRow.exec_id)
-        )
+        fills = select(
+            ExecutionRow.time,
+            ExecutionRow.exec_id,
+            ExecutionRow.side,
+            ExecutionRow.quantity,
+            ExecutionRow.price,
+            ExecutionRow.commission,
+            ExecutionRow.commission_currency,
+        ).where(*_at(ExecutionRow, place))
+        splits = select(PositionAdjustment).where(*_at(PositionAdjustment, place))
+        events: list[tuple[datetime, int, str, Any]] = [
+            *((fill.time, 1, fill.exec_id, fill) for fill in in_force(self._session.execute(fills))),
+            *((split.at, 0, f"{split.id:020}", split) for split in self._session.scalars(splits)),
+        ]
         holding = Holding()
-        for side, quantity, price, commission, paid_in in self._session.execute(query):
-            cost = commission if commission is not None and paid_in in ("", currency) else Decimal(0)
-            holding = holding.after(side.sign * quantity, price, cost)
+        for _, is_fill, _, event in sorted(events, key=lambda one: one[:3]):
+            if is_fill:
+                paid_here = event.commission is not None and event.commission_currency in ("", currency)
+                cost = event.commission if paid_here else Decimal(0)
+                holding = holding.after(event.side.sign * event.quantity, event.price, cost)
+            else:
+                holding = holding.split(event.new_shares, event.old_shares, event.paid_out, event.price)
         return holding
 
     def replace_account(self, source: str, account: str, positions: Iterable[Position], at: datetime) -> None:
@@ -138,3 +153,8 @@ class Positions:
         if strategy is not None:
             query = query.where(PositionRow.strategy == strategy)
         return [*self._session.scalars(query.order_by(PositionRow.symbol, PositionRow.con_id, PositionRow.account))]
+
+
+def _at(model: type[ExecutionRow] | type[PositionAdjustment], place: Place) -> tuple[ColumnElement[bool], ...]:
+    source, account, strategy, con_id = place
+    return (model.source == source, model.account == account, model.strategy == strategy, model.con_id == con_id)
