@@ -32,6 +32,7 @@ class Job:
     """One duty of the leader.
 
     :param period: seconds from the end of one round to the next.
+    :param longest_wait: seconds between two rounds that fail, at most; unless the error itself names more.
     :param work: one round. True: it did well. False: nothing could be tried, so that an earlier fault may still stand.
         An error is logged, waited out and told; it ends neither this job nor another.
     """
@@ -39,14 +40,16 @@ class Job:
     name: str
     period: float
     work: Callable[[], bool]
+    longest_wait: float = LONGEST_WAIT
 
 
 class Fault:
     """What is wrong with a job: logged when it begins, changes and ends; told to people once a day where it lasts."""
 
-    def __init__(self, database: Database, job: str) -> None:
+    def __init__(self, database: Database, job: str, *, longest_wait: float = LONGEST_WAIT) -> None:
         self._database = database
         self._job = job
+        self._longest_wait = longest_wait
         self._count = 0
         self._said = ""
         self._since: datetime | None = None
@@ -58,7 +61,7 @@ class Fault:
         self._count += 1
         ours = isinstance(error, IBKRPluginError)
         said = f"{type(error).__name__}: {error}"
-        wait = min(FIRST_WAIT * 2.0 ** min(self._count - 1, 20), LONGEST_WAIT)
+        wait = min(FIRST_WAIT * 2.0 ** min(self._count - 1, 20), self._longest_wait)
         if isinstance(error, IBKRPluginError) and error.retry_after:
             wait = max(wait, error.retry_after)
         if said != self._said:
@@ -106,7 +109,7 @@ def start(job: Job, term: Term, database: Database) -> threading.Thread:
 
 
 def _work(job: Job, term: Term, database: Database) -> None:
-    fault = Fault(database, job.name)
+    fault = Fault(database, job.name, longest_wait=job.longest_wait)
     while not term.over():
         wait = job.period
         try:

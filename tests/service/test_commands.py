@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from airflow_ibkr_plugin.errors import BrokerTimeout, NotLeader
-from airflow_ibkr_plugin.execution.halt import set_state
-from airflow_ibkr_plugin.service.commands import enforce_commands
+from airflow_ibkr_plugin.execution.halt import Enforcement, enforce, set_state
+from airflow_ibkr_plugin.service import commands
+from airflow_ibkr_plugin.service.commands import command_jobs, enforce_commands
+from airflow_ibkr_plugin.service.jobs import Fault
+from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.trading.orders import IntentState, OrderTicket, OrderType, Side, TimeInForce
 from airflow_ibkr_plugin.trading.trading_state import INSTALLATION, TradingState
@@ -21,8 +25,8 @@ FAR_BELOW = OrderTicket(
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def halt(floor: Any) -> None:
-    set_state(floor.database, INSTALLATION, TradingState.HALTED, by="t", reason="t", command_id="c1", flatten=False)
+def halt(floor: Any, command_id: str = "c1", strategy: str = INSTALLATION) -> None:
+    set_state(floor.database, strategy, TradingState.HALTED, by="t", reason="t", command_id=command_id)
 
 
 def uncancelled(floor: Any) -> list[str]:
@@ -57,3 +61,43 @@ def test_nothing_is_cancelled_in_the_name_of_a_term_that_is_over(
     with pytest.raises(NotLeader):
         enforce_commands(floor.database, term, lambda _: floor.spec)
     assert floor.intent(order_ref).state is IntentState.WORKING
+
+
+def test_a_command_that_fails_keeps_no_other_from_being_carried_out(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_ref = floor.leave_order(monkeypatch, ticket=FAR_BELOW)
+    halt(floor, "c0", strategy="another")
+    halt(floor)
+
+    def broken(database: Database, command_id: str, **options: Any) -> Enforcement:
+        if command_id == "c0":
+            raise ZeroDivisionError("a bug")
+        return enforce(database, command_id, **options)
+
+    monkeypatch.setattr(commands, "enforce", broken)
+    with pytest.raises(ZeroDivisionError):
+        enforce_commands(floor.database, term, lambda _: floor.spec)
+    assert floor.intent(order_ref).state is IntentState.CANCELLED
+    assert uncancelled(floor) == ["c0"]
+
+
+def test_a_command_that_is_ended_in_its_round_is_no_fault(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halt(floor)
+
+    def late(database: Database, command_id: str, **options: Any) -> Enforcement:
+        set_state(database, INSTALLATION, TradingState.ACTIVE, by="t", reason="well again")
+        return enforce(database, command_id, **options)
+
+    monkeypatch.setattr(commands, "enforce", late)
+    assert enforce_commands(floor.database, term, lambda _: floor.spec)
+    assert uncancelled(floor) == []
+
+
+def test_a_gateway_that_was_away_for_long_is_asked_again_within_seconds(database: Database, term: Any) -> None:
+    (job,) = command_jobs(database, term, lambda _: None)  # type: ignore[arg-type,return-value]
+    fault = Fault(database, job.name, longest_wait=job.longest_wait)
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    assert max(fault.failed(BrokerTimeout("away"), at) for _ in range(50)) == 10.0
