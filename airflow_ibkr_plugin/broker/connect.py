@@ -99,13 +99,18 @@ def _give_back(spec: GatewaySpec, database: Database, client_id: int, owner: str
 
 
 def _keep(spec: GatewaySpec, database: Database, client_id: int, owner: str, stop: threading.Event) -> None:
-    """Renew the lease until told to stop. Losing it harms nobody: the gateway itself lets no second client in."""
+    """Renew the lease until told to stop; one that has run out, as while the machine slept, is taken again.
+
+    Losing it harms nobody: the gateway itself lets no second client in, so that whoever has it gives it back.
+    """
     while not stop.wait(RENEW_SECONDS):
         try:
             with database.write() as transaction:
-                held = ClientLeases(transaction).renew(spec.address, client_id, owner, datetime.now(UTC), LEASE_SECONDS)
+                leases, now = ClientLeases(transaction), datetime.now(UTC)
+                held = leases.renew(spec.address, client_id, owner, now, LEASE_SECONDS)
+                again = held or leases.acquire(spec.address, [client_id], owner, now, LEASE_SECONDS) is not None
         except StoreError as error:
             log.warning("Lease of client id %s not renewed: %s", client_id, error)
         else:
             if not held:
-                log.warning("The lease of client id %s has run out.", client_id)
+                log.warning("The lease of client id %s had run out; %s.", client_id, "taken again" if again else "lost")

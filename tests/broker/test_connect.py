@@ -3,6 +3,7 @@
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,36 @@ def test_a_lease_is_renewed_while_the_session_is_open(
     monkeypatch.setattr(ClientLeases, "renew", noted)
     with leased_session(spec, database, owner="a"):
         assert renewed.wait(30)
+
+
+def test_a_lease_that_ran_out_is_taken_again_as_soon_as_nobody_has_it(
+    spec: GatewaySpec, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connect, "RENEW_SECONDS", 0.01)
+    narrow = replace(spec, client_ids=range(10, 11))
+    refused, taken = threading.Event(), threading.Event()
+    acquire = ClientLeases.acquire
+
+    def noted(self: ClientLeases, source: str, candidates: list[int], owner: str, *rest: Any) -> int | None:
+        got = acquire(self, source, candidates, owner, *rest)
+        if owner == "a":
+            (refused if got is None else taken).set()
+        return got
+
+    with leased_session(narrow, database, owner="a"):
+        monkeypatch.setattr(ClientLeases, "acquire", noted)
+        with database.write() as transaction:  # the machine slept, and another came
+            assert ClientLeases(transaction).release(spec.address, 10, "a")
+            assert acquire(ClientLeases(transaction), spec.address, [10], "b", datetime.now(UTC), 600)
+        assert refused.wait(30)
+        assert not taken.is_set()
+        with database.write() as transaction:  # the gateway did not let it in
+            assert ClientLeases(transaction).release(spec.address, 10, "b")
+        assert taken.wait(30)
+    assert "had run out; lost." in caplog.text
+    assert "had run out; taken again." in caplog.text
+    with leased_session(narrow, database, owner="c") as session:  # given back at the end
+        assert session.client_id == 10
 
 
 def test_live_and_paper_are_kept_apart(spec: GatewaySpec, database: Database, clock: datetime) -> None:
