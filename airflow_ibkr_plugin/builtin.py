@@ -9,10 +9,11 @@ from airflow_ibkr_plugin.analysis.indicators import list_schema
 from airflow_ibkr_plugin.hookspecs import TaskType, hookimpl
 from airflow_ibkr_plugin.trading.analysts import AnalystType, Prompt
 from airflow_ibkr_plugin.trading.bars import BAR_SIZES
-from airflow_ibkr_plugin.trading.orders import OrderType, TimeInForce
+from airflow_ibkr_plugin.trading.brackets import BRACKET_SCHEMA
+from airflow_ibkr_plugin.trading.orders import LIMITED, STOPS, OrderType, TimeInForce
 from airflow_ibkr_plugin.trading.risk import RiskRule
 from airflow_ibkr_plugin.trading.risk_rules import rules
-from airflow_ibkr_plugin.trading.sizing import SIZING_SCHEMA, STOPS
+from airflow_ibkr_plugin.trading.sizing import SIZING_SCHEMA
 
 _BROKER = ("strategy", "ibkr_conn_id")
 _SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 7 * 86400}
@@ -20,11 +21,27 @@ _WAITING = {
     "poke_interval": {**_SECONDS, "default": 60, "description": "Seconds between two looks."},
     "timeout": {**_SECONDS, "default": 14400, "description": "Seconds after which the wait is given up and fails."},
 }
-# A stop order's price comes from the workflow, never from a signal.
-_STOP_NEEDS_OFFSET = {
-    "if": {"properties": {"order_type": {"enum": [str(kind) for kind in STOPS]}}, "required": ["order_type"]},
-    "then": {"required": ["stop_offset"]},
-}
+
+
+def _of_type(*kinds: OrderType) -> dict[str, Any]:
+    return {"properties": {"order_type": {"enum": sorted(map(str, kinds))}}, "required": ["order_type"]}
+
+
+# A stop order's price comes from the workflow, never from a signal. The rest is `trading.orders.unfit`.
+_ORDER_CONDITIONS: list[dict[str, Any]] = [
+    {"if": _of_type(OrderType.STOP, OrderType.STOP_LIMIT), "then": {"required": ["stop_offset"]}},
+    {
+        "if": _of_type(OrderType.TRAIL),
+        "then": {"oneOf": [{"required": ["trail_offset"]}, {"required": ["trail_amount"]}]},
+        "else": {"properties": {"trail_offset": False, "trail_amount": False}},
+    },
+    {"if": _of_type(*STOPS), "then": {"properties": {"tif": {"enum": ["DAY", "GTC"]}}}},
+    {"if": _of_type(*LIMITED), "else": {"properties": {"outside_rth": {"const": False}}}},
+    {
+        "if": {"properties": {"sizing": {"required": ["risk_per_trade"]}}, "required": ["sizing"]},
+        "then": {"required": ["bracket"]},
+    },
+]
 
 
 def _schema(properties: dict[str, Any], *required: str) -> dict[str, Any]:
@@ -171,9 +188,26 @@ def _per_symbol() -> list[TaskType]:
                         "exclusiveMinimum": 0,
                         "maximum": 0.5,
                         "description": "Stop price away from the reference, as a fraction: above it for a buy."
-                        " STP and STP LMT need it.",
+                        " STP and STP LMT need it; a TRAIL begins there.",
                     },
+                    "trail_offset": {
+                        "type": "number",
+                        "exclusiveMinimum": 0,
+                        "maximum": 0.5,
+                        "description": "How far a TRAIL follows the market, as a fraction of the price.",
+                    },
+                    "trail_amount": {
+                        "type": "number",
+                        "exclusiveMinimum": 0,
+                        "description": "The same in the instrument's currency.",
+                    },
+                    "bracket": BRACKET_SCHEMA,
                     "tif": {"enum": [str(kind) for kind in TimeInForce], "default": "DAY"},
+                    "outside_rth": {
+                        "type": "boolean",
+                        "default": False,
+                        "description": "Whether it may fill outside regular trading hours; LMT and STP LMT only.",
+                    },
                     "wait_seconds": {
                         "type": "number",
                         "minimum": 1,
@@ -190,7 +224,7 @@ def _per_symbol() -> list[TaskType]:
                 },
                 "sizing",
             )
-            | {"allOf": [_STOP_NEEDS_OFFSET]},
+            | {"allOf": _ORDER_CONDITIONS},
             per_symbol=True,
             takes=(*_BROKER, "risk", "mode"),
             inputs={"signal_task": "signal"},

@@ -20,6 +20,7 @@ from airflow_ibkr_plugin.execution.send import send
 from airflow_ibkr_plugin.execution.settle import ask_for_commissions, settle
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, BrokerOrder, IntentState, OrderTicket, Side
+from airflow_ibkr_plugin.trading.plans import TicketPlan
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
@@ -144,6 +145,8 @@ def _intent(session: BrokerSession, database: Database, request: OrderRequest) -
         return row, None
     market = None
     ticket = request.ticket
+    if isinstance(ticket, TicketPlan) and ticket.bracket is not None:
+        raise ConfigError("Brackets are not sent yet.", remedy="Take `bracket` out.")
     if not isinstance(ticket, OrderTicket):
         market = gather(session, database, request.instrument)
         ticket = ticket.ticket(request.instrument, market.quote, market.account)
@@ -168,6 +171,8 @@ def _fields(request: OrderRequest, ticket: OrderTicket) -> dict[str, object]:
         "order_type": ticket.order_type,
         "limit_price": ticket.limit_price,
         "stop_price": ticket.stop_price,
+        "trail_amount": ticket.trail_amount,
+        "trail_percent": ticket.trail_percent,
         "tif": ticket.tif,
         "outside_rth": ticket.outside_rth,
         "state": IntentState.DECIDED,

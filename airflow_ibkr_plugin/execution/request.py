@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_ibkr_plugin.execution.intent import ticket_of
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import IntentKey, OrderTicket
+from airflow_ibkr_plugin.trading.plans import TicketPlan
 from airflow_ibkr_plugin.trading.risk import RiskRule
 from airflow_ibkr_plugin.trading.signals import Signal
-from airflow_ibkr_plugin.trading.sizing import TicketPlan
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.models.orders import OrderIntent

@@ -11,6 +11,8 @@ from airflow_ibkr_plugin.operators.base import BrokerOperator, TaskRun
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.execution.outcome import OrderOutcome
     from airflow_ibkr_plugin.trading.instruments import Instrument
+    from airflow_ibkr_plugin.trading.orders import Side
+    from airflow_ibkr_plugin.trading.plans import TicketPlan
     from airflow_ibkr_plugin.trading.signals import Signal
 
 
@@ -22,18 +24,21 @@ class OrderOperator(BrokerOperator):
     hold, that order is still followed to its end.
 
     :param signal_task: id of the :class:`SignalOperator` task whose signal is acted on.
-    :param sizing: `{quantity: 10}`, `{notional: 5000}` or `{share_of_net_liquidation: 0.02}`.
-    :param order_type: MKT, LMT, STP or STP LMT.
+    :param sizing: `{quantity: 10}`, `{notional: 5000}`, `{share_of_net_liquidation: 0.02}` or `{risk_per_trade: 0.01}`.
+    :param order_type: MKT, LMT, STP, STP LMT or TRAIL.
     :param limit_offset: for LMT, how far the limit stands on the far side of the reference price, as a fraction.
     :param stop_offset: for STP and STP LMT, how far the stop stands from the reference price, as a fraction: above it
-        for a buy, below it for a sell. Prices come from here, never from the signal.
+        for a buy, below it for a sell. Prices come from here, never from the signal. A TRAIL begins there.
+    :param trail_offset, trail_amount: how far a TRAIL follows the market, one of the two: a fraction of the price, or money of
+        the instrument's currency.
+    :param bracket: exits that are sent with the order as one unit: `{stop: {offset: 0.02}, target: {offset: 0.04}}`.
     :param risk: mapping of risk rule to its parameters.
     :param mode: paper or live.
     :param wait_seconds: how long to wait for the fill before what is left is cancelled.
     :param on_timeout: `leave` to leave what is left at the broker, for the service to book; the task then succeeds with
         the state `working`.
     :param allow_short: whether a sell may go beyond what the strategy holds.
-    :raises ConfigError: the order type needs a `stop_offset`, and it is missing or not a fraction.
+    :raises ConfigError: these do not go together, such as a STP without a `stop_offset`.
     """
 
     template_fields: Sequence[str] = ("symbol",)
@@ -48,7 +53,11 @@ class OrderOperator(BrokerOperator):
         order_type: str = "MKT",
         limit_offset: float = 0.0,
         stop_offset: float | None = None,
+        trail_offset: float | None = None,
+        trail_amount: float | None = None,
         tif: str = "DAY",
+        outside_rth: bool = False,
+        bracket: Mapping[str, Any] | None = None,
         risk: Mapping[str, Mapping[str, Any]] | None = None,
         mode: str = "paper",
         wait_seconds: float = 60.0,
@@ -56,23 +65,26 @@ class OrderOperator(BrokerOperator):
         allow_short: bool = False,
         **kwargs: Any,
     ) -> None:
-        from airflow_ibkr_plugin.trading.orders import OrderType
-        from airflow_ibkr_plugin.trading.sizing import check_stop_offset
+        from airflow_ibkr_plugin.trading.orders import Side
 
         super().__init__(**kwargs)
-        check_stop_offset(OrderType(order_type), _decimal(stop_offset))
         self.symbol = symbol
         self.signal_task = signal_task
         self.sizing = dict(sizing)
         self.order_type = order_type
         self.limit_offset = limit_offset
         self.stop_offset = stop_offset
+        self.trail_offset = trail_offset
+        self.trail_amount = trail_amount
         self.tif = tif
+        self.outside_rth = outside_rth
+        self.bracket = bracket
         self.risk = {rule: dict(parameters or {}) for rule, parameters in (risk or {}).items()}
         self.mode = mode
         self.wait_seconds = wait_seconds
         self.on_timeout = on_timeout
         self.allow_short = allow_short
+        self._plan(Side.BUY)
 
     def run_task(self, context: Any, run: TaskRun) -> dict[str, Any]:
         """See the class.
@@ -129,19 +141,10 @@ class OrderOperator(BrokerOperator):
         from airflow_ibkr_plugin.registry import get_registry
         from airflow_ibkr_plugin.store.database import installation_id
         from airflow_ibkr_plugin.store.generations import Generations
-        from airflow_ibkr_plugin.trading.orders import IntentKey, OrderType, Side, TimeInForce
+        from airflow_ibkr_plugin.trading.orders import IntentKey, Side
         from airflow_ibkr_plugin.trading.signals import Action
-        from airflow_ibkr_plugin.trading.sizing import Sizing, TicketPlan
 
         registry = get_registry()
-        plan = TicketPlan(
-            side=Side.BUY if signal.action is Action.BUY else Side.SELL,
-            sizing=Sizing.parse(self.sizing),
-            order_type=OrderType(self.order_type),
-            limit_offset=Decimal(str(self.limit_offset)),
-            stop_offset=_decimal(self.stop_offset),
-            tif=TimeInForce(self.tif),
-        )
         with self.database.write() as session:
             installation = installation_id(session)
             generation = Generations(session).current(run.dag_id, run.run_id, run.task_id, instrument.con_id)
@@ -160,7 +163,7 @@ class OrderOperator(BrokerOperator):
                 account=broker.account,
                 mode=self.mode,
                 instrument=instrument,
-                ticket=plan,
+                ticket=self._plan(Side.BUY if signal.action is Action.BUY else Side.SELL),
                 rules=tuple((registry.risk_rule(name), parameters) for name, parameters in self.risk.items()),
                 signal=signal,
                 signal_id=signal_id,
@@ -172,6 +175,26 @@ class OrderOperator(BrokerOperator):
                 return execute(broker, self.database, request, owner=run.owner)
             finally:
                 record_order(self.database, run.dag_id, run.run_id, request.key.order_ref)
+
+    def _plan(self, side: Side) -> TicketPlan:
+        """:raises ConfigError: what the workflow says does not go together."""
+        from airflow_ibkr_plugin.trading.brackets import BracketPlan
+        from airflow_ibkr_plugin.trading.orders import OrderType, TimeInForce
+        from airflow_ibkr_plugin.trading.plans import TicketPlan
+        from airflow_ibkr_plugin.trading.sizing import Sizing
+
+        return TicketPlan(
+            side=side,
+            sizing=Sizing.parse(self.sizing),
+            order_type=OrderType(self.order_type),
+            limit_offset=Decimal(str(self.limit_offset)),
+            stop_offset=_decimal(self.stop_offset),
+            trail_offset=_decimal(self.trail_offset),
+            trail_amount=_decimal(self.trail_amount),
+            tif=TimeInForce(self.tif),
+            outside_rth=self.outside_rth,
+            bracket=None if self.bracket is None else BracketPlan.parse(self.bracket),
+        )
 
 
 def _decimal(value: float | None) -> Decimal | None:

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_UP, Context, Decimal, localcontext
 from enum import StrEnum
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow_ibkr_plugin.errors import ConfigError, NoMarketData
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec, SecType
-from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side, TimeInForce
-from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
-
-#: Order types that wait for a stop price.
-STOPS = (OrderType.STOP, OrderType.STOP_LIMIT)
+from airflow_ibkr_plugin.trading.orders import Side
+from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot
 
 
 class SizingBy(StrEnum):
@@ -29,7 +26,11 @@ class SizingBy(StrEnum):
     QUANTITY = "quantity"
     NOTIONAL = "notional"
     SHARE_OF_NET_LIQUIDATION = "share_of_net_liquidation"
+    RISK_PER_TRADE = "risk_per_trade"
 
+
+#: What is a fraction of the account's net liquidation value.
+_SHARES = (SizingBy.SHARE_OF_NET_LIQUIDATION, SizingBy.RISK_PER_TRADE)
 
 #: JSON Schema (2020-12) of `sizing:` in a workflow.
 SIZING_SCHEMA: dict[str, Any] = {
@@ -43,6 +44,13 @@ SIZING_SCHEMA: dict[str, Any] = {
             "exclusiveMinimum": 0,
             "maximum": 1,
             "description": "Value, as a fraction of the account's net liquidation value.",
+        },
+        "risk_per_trade": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "description": "What may be lost between entry and stop, as a fraction of the account's net liquidation"
+            " value. Needs a `bracket`.",
         },
     },
     "additionalProperties": False,
@@ -100,7 +108,7 @@ class Sizing:
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> Sizing:
-        """Read `{quantity: 10}`, `{notional: 5000}` or `{share_of_net_liquidation: 0.02}`.
+        """Read `{quantity: 10}`, `{notional: 5000}`, `{share_of_net_liquidation: 0.02}` or `{risk_per_trade: 0.01}`.
 
         :raises ConfigError: it is none of them.
         """
@@ -109,28 +117,43 @@ class Sizing:
             number = Decimal(str(given))
             sizing = cls(by=SizingBy(name), value=number)
             good = not isinstance(given, bool) and number.is_finite() and number > 0
-            if not good or (sizing.by is SizingBy.SHARE_OF_NET_LIQUIDATION and number > 1):
+            if not good or (sizing.by in _SHARES and number > 1):
                 raise ValueError(name)
         except (ValueError, ArithmeticError, AttributeError) as error:
             raise ConfigError(
                 f"sizing {value!r} cannot be used.",
-                remedy="Write one of quantity: 10, notional: 5000, share_of_net_liquidation: 0.02 (at most 1).",
+                remedy="Write one of quantity: 10, notional: 5000, share_of_net_liquidation: 0.02 (at most 1),"
+                " risk_per_trade: 0.01 (at most 1).",
             ) from error
         return sizing
 
-    def quantity(self, instrument: Instrument, *, price: Decimal | None, account: AccountSnapshot) -> Decimal:
+    def quantity(
+        self,
+        instrument: Instrument,
+        *,
+        price: Decimal | None,
+        account: AccountSnapshot,
+        stop_distance: Decimal | None = None,
+    ) -> Decimal:
         """Units to order, rounded down to the size increment.
 
         :param price: what one unit is taken to cost, in the instrument's currency.
-        :raises ConfigError: less than the smallest size is left, or the broker tells no rate of the currency.
+        :param stop_distance: what one unit loses between entry and stop, in the instrument's currency; for
+            `risk_per_trade`.
+        :raises ConfigError: less than the smallest size is left, or the broker tells no rate of the currency, or there
+            is no stop distance above zero where one is needed.
         :raises NoMarketData: there is no usable price, or the exchange rate is too old.
         """
+        increment = instrument.size_increment
         if self.by is SizingBy.QUANTITY:
-            rounded = whole_increments(self.value, Decimal(1), instrument.size_increment)
+            rounded = whole_increments(self.value, Decimal(1), increment)
         else:
-            rounded = whole_increments(
-                self._target(account.net_liquidation), self._unit(instrument, price, account), instrument.size_increment
+            unit = (
+                self._loss(instrument, stop_distance, account)
+                if self.by is SizingBy.RISK_PER_TRADE
+                else self._unit(instrument, price, account)
             )
+            rounded = whole_increments(self._target(account.net_liquidation), unit, increment)
         if rounded < instrument.min_size or rounded <= 0:
             raise ConfigError(
                 f"{instrument.name}: sizing {self.by} {self.value} comes to {rounded} units;"
@@ -140,8 +163,9 @@ class Sizing:
         return rounded
 
     def _target(self, net_liquidation: Decimal) -> Decimal:
-        with careful_arithmetic():
-            return self.value if self.by is SizingBy.NOTIONAL else self.value * net_liquidation
+        # Rounded down: what is made larger here is spent.
+        with localcontext(Context(prec=60, rounding=ROUND_FLOOR, traps=[])):
+            return self.value * net_liquidation if self.by in _SHARES else self.value
 
     def _unit(self, instrument: Instrument, price: Decimal | None, account: AccountSnapshot) -> Decimal:
         if price is None or not usable_price(price):
@@ -150,8 +174,23 @@ class Sizing:
                 remedy="Check the market data subscription, or size by quantity.",
             )
         value = unit_value(instrument, price, account, account.at)
-        if value is not None:
-            return value
+        return value if value is not None else self._no_rate(instrument, account)
+
+    def _loss(self, instrument: Instrument, stop_distance: Decimal | None, account: AccountSnapshot) -> Decimal:
+        if stop_distance is None or not usable_price(stop_distance):
+            raise ConfigError(
+                f"{instrument.name}: sizing by {self.by} needs a distance above zero between entry and stop, and it is"
+                f" {stop_distance}.",
+                remedy="Give the order a `bracket` with a stop that is further away from its entry.",
+            )
+        # A distance is money of the instrument's currency, whatever a unit is worth.
+        rate = account.rate(instrument.currency, account.at)
+        if rate is None:
+            return self._no_rate(instrument, account)
+        with careful_arithmetic():
+            return stop_distance * rate
+
+    def _no_rate(self, instrument: Instrument, account: AccountSnapshot) -> NoReturn:
         needed = (
             f"{instrument.name}: sizing by {self.by} needs the rate from {instrument.currency} to {account.currency}"
         )
@@ -205,65 +244,15 @@ def stop_price(instrument: Instrument, side: Side, reference: Decimal, offset: D
     return price
 
 
-def check_stop_offset(order_type: OrderType, offset: Decimal | None) -> None:
-    """:raises ConfigError: the order type needs a stop, and the offset is missing or not above 0 and below 1."""
-    if order_type in STOPS and not (offset is not None and offset.is_finite() and 0 < offset < 1):
-        raise ConfigError(
-            f"{order_type} needs a stop_offset, and it is {offset}.",
-            remedy="Give stop_offset as a fraction of the price, such as 0.01; or use MKT or LMT.",
-        )
+def trail_step(instrument: Instrument, amount: Decimal) -> Decimal:
+    """The distance of a trailing stop, rounded down to the tick, so that it is never wider than configured.
 
-
-@dataclass(frozen=True, kw_only=True)
-class TicketPlan:
-    """An order as a workflow describes it, before it has a quantity and prices.
-
-    :param limit_offset: for LMT and STP LMT, see :func:`limit_price`; from the stop price where there is one.
-    :param stop_offset: for STP and STP LMT, see :func:`stop_price`.
-    :raises ConfigError: see :func:`check_stop_offset`.
+    :raises ConfigError: it is less than a tick.
     """
-
-    side: Side
-    sizing: Sizing
-    order_type: OrderType = OrderType.MARKET
-    limit_offset: Decimal = Decimal(0)
-    stop_offset: Decimal | None = None
-    tif: TimeInForce = TimeInForce.DAY
-    outside_rth: bool = False
-
-    def __post_init__(self) -> None:
-        check_stop_offset(self.order_type, self.stop_offset)
-
-    def ticket(self, instrument: Instrument, quote: Quote, account: AccountSnapshot) -> OrderTicket:
-        """The ticket at these prices and this account's worth.
-
-        :raises ConfigError: the size is too small or needs a rate that the broker does not tell, or an offset leaves no
-            price above zero.
-        :raises NoMarketData: a price or a rate is needed, and there is none or it is too old.
-        """
-        reference, limit, stop = quote.reference, None, None
-        if self.order_type in STOPS and self.stop_offset is not None:
-            stop = stop_price(instrument, self.side, _needed(instrument, reference, "stop"), self.stop_offset)
-        if self.order_type in (OrderType.LIMIT, OrderType.STOP_LIMIT):
-            base = stop if stop is not None else _needed(instrument, reference, "limit")
-            limit = limit_price(instrument, self.side, base, self.limit_offset)
-        known = [price for price in (reference, limit, stop) if price is not None and usable_price(price)]
-        quantity = self.sizing.quantity(instrument, price=max(known, default=None), account=account)
-        return OrderTicket(
-            side=self.side,
-            quantity=quantity,
-            order_type=self.order_type,
-            limit_price=limit,
-            stop_price=stop,
-            tif=self.tif,
-            outside_rth=self.outside_rth,
+    step = round_to_tick(amount, instrument.min_tick, up=False)
+    if step <= 0:
+        raise ConfigError(
+            f"{instrument.name}: a trail of {amount} is less than a tick of {instrument.min_tick}.",
+            remedy="Give a wider trail.",
         )
-
-
-def _needed(instrument: Instrument, reference: Decimal | None, what: str) -> Decimal:
-    if reference is None or not usable_price(reference):
-        raise NoMarketData(
-            f"{instrument.name}: a {what} price needs a reference, and there is {reference}.",
-            remedy="Check the market data subscription.",
-        )
-    return reference
+    return step

@@ -20,7 +20,8 @@ from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.orders import Orders
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.trading.orders import IntentState, Side
-from airflow_ibkr_plugin.trading.sizing import Sizing, TicketPlan
+from airflow_ibkr_plugin.trading.plans import TicketPlan
+from airflow_ibkr_plugin.trading.sizing import Sizing
 
 ACCOUNT = "DU1234567"
 
@@ -244,8 +245,8 @@ def test_no_price_at_all_is_retried_later(desk: Any) -> None:
     assert desk.place().filled == 10
 
 
-def test_books_that_never_hold_still_give_up_with_nothing_sent(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_are_always_too_old_give_up_with_nothing_sent(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_ibkr_plugin.execution.market.EXPIRY_SECONDS", -1.0)
-    with pytest.raises(StoreError, match="faster than risk"):
+    with pytest.raises(StoreError, match="too old before risk"):
         desk.place()
     assert not desk.broker.orders

@@ -21,8 +21,9 @@ from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import IntentKey, IntentState, OrderTicket, OrderType, Side, TimeInForce
+from airflow_ibkr_plugin.trading.plans import TicketPlan
 from airflow_ibkr_plugin.trading.risk_rules import rules
-from airflow_ibkr_plugin.trading.sizing import Sizing, TicketPlan
+from airflow_ibkr_plugin.trading.sizing import Sizing
 
 RULES = {rule.name: rule for rule in rules()}
 ACCOUNT = "DU1234567"

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.errors import ConfigError, NoMarketData
 from airflow_ibkr_plugin.trading.instruments import Instrument, SecType
-from airflow_ibkr_plugin.trading.orders import OrderType, Side, TimeInForce
-from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+from airflow_ibkr_plugin.trading.orders import Side
+from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot
 from airflow_ibkr_plugin.trading.sizing import (
     SIZING_SCHEMA,
     Sizing,
-    TicketPlan,
     careful_arithmetic,
     limit_price,
     round_to_tick,
@@ -50,10 +49,6 @@ def account(currency: str = "USD", worth: int = 100_000, *, age: int = 0, **rate
         cash=Decimal(50_000),
         buying_power=Decimal(200_000),
     )
-
-
-def quote(bid: str | None = "99.98", ask: str | None = "100.02") -> Quote:
-    return Quote(con_id=1, at=NOW, bid=Decimal(bid) if bid else None, ask=Decimal(ask) if ask else None)
 
 
 @pytest.mark.parametrize(
@@ -228,53 +223,68 @@ def test_no_price_is_left_of_a_limit_below_the_first_tick() -> None:
         limit_price(stock(), Side.BUY, Decimal("0.01"), Decimal("-0.5"))
 
 
-def test_a_plan_becomes_a_ticket() -> None:
-    plan = TicketPlan(
-        side=Side.BUY,
-        sizing=Sizing.parse({"notional": 5000}),
-        order_type=OrderType.LIMIT,
-        limit_offset=Decimal("0.01"),
-    )
-    ticket = plan.ticket(stock(), quote(), account())
-    assert ticket.limit_price == Decimal("101.00")
-    assert ticket.quantity == 49  # sized at the limit, not at the lower reference
-    assert (ticket.side, ticket.tif, ticket.outside_rth) == (Side.BUY, TimeInForce.DAY, False)
-    other = replace(plan, side=Side.SELL, tif=TimeInForce.GTC, outside_rth=True).ticket(stock(), quote(), account())
-    assert (other.side, other.tif, other.outside_rth) == (Side.SELL, TimeInForce.GTC, True)
+@pytest.mark.parametrize(
+    ("distance", "rates", "currency", "expected"),
+    [("2", {}, "USD", 500), ("2.01", {}, "USD", 497), ("2", {"EUR": "1.25"}, "EUR", 400), ("1500", {}, "USD", 0)],
+)
+def test_risk_per_trade_loses_no_more_than_its_share_at_the_stop(
+    distance: str, rates: dict[str, str], currency: str, expected: int
+) -> None:
+    size = Sizing.parse({"risk_per_trade": 0.01})  # 1,000 of 100,000
+
+    def quantity() -> Decimal:
+        return size.quantity(
+            stock(currency=currency),
+            price=Decimal(100),
+            account=account(**rates),  # type: ignore[arg-type]
+            stop_distance=Decimal(distance),
+        )
+
+    if expected:
+        assert quantity() == expected
+    else:
+        with pytest.raises(ConfigError, match="comes to 0 units"):
+            quantity()
 
 
-@pytest.mark.parametrize(("side", "quantity"), [(Side.BUY, 49), (Side.SELL, 50)])
-def test_a_stop_order_is_sized_at_the_highest_price_it_may_meet(side: Side, quantity: int) -> None:
-    plan = TicketPlan(
-        side=side, sizing=Sizing.parse({"notional": 5000}), order_type=OrderType.STOP, stop_offset=Decimal("0.02")
-    )
-    assert plan.ticket(stock(), quote(), account()).quantity == quantity  # the reference is 100
+@pytest.mark.parametrize("distance", [None, "0", "-1", "NaN", "sNaN", "Infinity"])
+def test_risk_per_trade_without_a_distance_above_zero_is_refused(distance: str | None) -> None:
+    given_distance = Decimal(distance) if distance else None
+    with pytest.raises(ConfigError, match="distance above zero"):
+        Sizing.parse({"risk_per_trade": 0.01}).quantity(
+            stock(), price=Decimal(100), account=account(), stop_distance=given_distance
+        )
 
 
-@pytest.mark.parametrize(("side", "stop", "limit"), [(Side.BUY, "102.00", "103.02"), (Side.SELL, "98.00", "97.02")])
-def test_a_stop_order_stands_away_from_the_reference(side: Side, stop: str, limit: str) -> None:
-    plan = TicketPlan(
-        side=side,
-        sizing=Sizing.parse({"quantity": 5}),
-        order_type=OrderType.STOP_LIMIT,
-        limit_offset=Decimal("0.01"),
-        stop_offset=Decimal("0.02"),
-    )
-    ticket = plan.ticket(stock(), quote(), account())
-    assert (ticket.stop_price, ticket.limit_price) == (Decimal(stop), Decimal(limit))
-    with pytest.raises(NoMarketData, match="stop price needs a reference"):
-        plan.ticket(stock(), quote(bid=None, ask=None), account())
+def test_risk_per_trade_needs_the_rate_of_the_quoted_money() -> None:
+    size = Sizing.parse({"risk_per_trade": 0.01})
+    yen = pair("USD", "JPY")  # a unit is a dollar, but what is lost on it is yen
+    lost = size.quantity(yen, price=Decimal(150), account=account(JPY="0.0075"), stop_distance=Decimal("1.5"))
+    assert lost == 88_888
+    with pytest.raises(ConfigError, match="rate from JPY to USD, and the broker tells none"):
+        size.quantity(yen, price=Decimal(150), account=account(), stop_distance=Decimal(1))
+    with pytest.raises(NoMarketData, match="too old"):
+        size.quantity(yen, price=Decimal(150), account=account(age=301, JPY="0.0075"), stop_distance=Decimal(1))
 
 
-@pytest.mark.parametrize("order_type", [OrderType.STOP, OrderType.STOP_LIMIT])
-@pytest.mark.parametrize("offset", [None, "0", "-0.01", "1", "NaN"])
-def test_a_stop_order_needs_its_offset(order_type: OrderType, offset: str | None) -> None:
-    given_offset = Decimal(offset) if offset else None
-    with pytest.raises(ConfigError, match="stop_offset"):
-        TicketPlan(side=Side.BUY, sizing=Sizing.parse({"quantity": 5}), order_type=order_type, stop_offset=given_offset)
-
-
-def test_a_limit_without_a_reference_is_refused() -> None:
-    plan = TicketPlan(side=Side.BUY, sizing=Sizing.parse({"quantity": 5}), order_type=OrderType.LIMIT)
-    with pytest.raises(NoMarketData, match="reference"):
-        plan.ticket(stock(), quote(bid=None, ask=None), account())
+@given(
+    share=st.decimals("0.0001", "1", places=4),
+    worth=st.integers(1, 10**9),
+    distance=st.decimals("0.0001", "1e5", places=4).filter(lambda d: d > 0),
+    rate=st.decimals("0.0001", "1000", places=4).filter(lambda d: d > 0),
+)
+def test_the_loss_at_the_stop_is_never_above_the_budget(
+    share: Decimal, worth: int, distance: Decimal, rate: Decimal
+) -> None:
+    size = Sizing.parse({"risk_per_trade": str(share)})
+    try:
+        quantity = size.quantity(
+            stock(currency="EUR"),
+            price=None,
+            account=account(worth=worth, EUR=str(rate)),
+            stop_distance=distance,
+        )
+    except ConfigError:
+        assert distance * rate > share * worth
+    else:
+        assert quantity * distance * rate <= share * worth < (quantity + 1) * distance * rate

@@ -179,6 +179,35 @@ FAULTS = {
         ORDER + "      order_type: STP LMT\n",
         "w.yaml:12:7: the field 'stop_offset' is missing",
     ),
+    "trailing stop without a distance": (
+        ORDER + "      order_type: TRAIL\n",
+        "w.yaml:12:7: it fits none of the allowed forms: 'trail_offset' is a required property",
+    ),
+    "trailing stop with two distances": (
+        ORDER + "      order_type: TRAIL\n      trail_offset: 0.01\n      trail_amount: 1\n",
+        "w.yaml:12:7: {'sizing': {'quantity': 1}, 'order_type': 'TRAIL'",
+    ),
+    "distance of a trailing stop for another type": (
+        ORDER + "      trail_offset: 0.01\n",
+        "w.yaml:12:7: this field cannot stand here",
+    ),
+    "stop order that does not wait": (
+        ORDER + "      order_type: STP\n      stop_offset: 0.01\n      tif: IOC\n",
+        "w.yaml:15:12: 'IOC' is not allowed here. Known: DAY, GTC.",
+    ),
+    "market order outside hours": (ORDER + "      outside_rth: true\n", "w.yaml:13:20: True is not allowed here"),
+    "bracket without a stop": (
+        ORDER + "      bracket: {target: {offset: 0.02}}\n",
+        "w.yaml:13:16: the field 'stop' is missing",
+    ),
+    "bracket with two distances": (
+        ORDER + "      bracket: {stop: {offset: 0.02, amount: 2}}\n",
+        "w.yaml:13:23: {'offset': 0.02, 'amount': 2} is valid under each of",
+    ),
+    "risk per trade without a stop": (
+        ORDER.replace("quantity: 1", "risk_per_trade: 0.01"),
+        "w.yaml:12:7: the field 'bracket' is missing",
+    ),
     "neither cancelled nor left": (
         ORDER + "      on_timeout: wait\n",
         "w.yaml:13:19: 'wait' is not allowed here. Known: cancel, leave.",
@@ -235,6 +264,10 @@ def test_each_fault_is_told_once_with_its_place_and_its_remedy(name: str, checke
         "      wait_seconds: 60\n    execution_timeout_seconds: 180\ndefaults: {execution_timeout_seconds: 100}\n",
         "      order_type: STP\n      stop_offset: 0.01\n",
         "      tif: GTC\n      on_timeout: leave\n",
+        "      order_type: TRAIL\n      trail_offset: 0.01\n      tif: GTC\n",
+        "      order_type: TRAIL\n      trail_amount: 1.5\n      stop_offset: 0.02\n",
+        "      order_type: LMT\n      tif: IOC\n      outside_rth: true\n",
+        "      bracket: {stop: {amount: 2, order_type: TRAIL}, target: {offset: 0.05}}\n",
     ],
 )
 def test_an_order_that_fits_its_time_out_or_has_its_stop_is_sound(more: str, checker: Checker) -> None:
