@@ -20,11 +20,12 @@ from airflow_ibkr_plugin.errors import (
 
 #: Max rate of messages per second has been exceeded; names no request.
 MESSAGE_RATE = 100
+_TICKERS = 101
 #: Code -> error class; None: a notice, it fails nothing. Codes that are not listed fail as plain BrokerError.
 CODES: dict[int, type[BrokerError] | None] = {
     # --- rate limits
     MESSAGE_RATE: PacingViolation,
-    101: PacingViolation,  # max number of tickers has been reached
+    _TICKERS: PacingViolation,  # max number of tickers has been reached
     420: PacingViolation,  # invalid real-time query: historical data request pacing violation
     # --- order ids and cancelling
     103: OrderIdInUse,  # duplicate order id
@@ -113,6 +114,11 @@ _REMEDIES: dict[type[BrokerError], str] = {
 def is_notice(code: int) -> bool:
     """Whether a message with this code only informs and fails nothing."""
     return CODES[code] is None if code in CODES else code in _NOTICES
+
+
+def is_rate_limit(error: BrokerError) -> bool:
+    """Whether IBKR complains of too much in too little time; too many tickers at once are no matter of time."""
+    return isinstance(error, PacingViolation) and error.code not in (None, _TICKERS)
 
 
 def error_for(code: int, message: str, *, about: str = "") -> BrokerError:

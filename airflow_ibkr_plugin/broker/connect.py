@@ -7,8 +7,10 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
+from airflow_ibkr_plugin.broker.pacing import note_complaint
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.errors import ClientIdInUse, StoreError
@@ -40,6 +42,7 @@ def leased_session(
     """
     candidates = [client_id for client_id in spec.client_ids if client_id not in avoid]
     session = _open_leased(spec, database, owner, candidates or list(spec.client_ids))
+    session.on_complaint = partial(note_complaint, database, spec.address)
     stop = threading.Event()
     keeper = threading.Thread(
         target=_keep,

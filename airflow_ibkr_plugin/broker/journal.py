@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from airflow_ibkr_plugin.broker.codes import MESSAGE_RATE, error_for, is_notice
+from airflow_ibkr_plugin.broker.codes import MESSAGE_RATE, error_for, is_notice, is_rate_limit
 from airflow_ibkr_plugin.broker.convert import to_decimal, to_execution, to_optional, to_order, to_price
 from airflow_ibkr_plugin.broker.truth import TERMINAL_STATUSES
 from airflow_ibkr_plugin.errors import BrokerError, GatewayUnavailable, SessionInvalid
@@ -51,6 +52,7 @@ class Journal:
     :ivar orders: by permId, as last reported.
     :ivar executions: by execId; the commission as soon as it came.
     :ivar order_errors: what went wrong with an order id of this session, oldest first; no notices.
+    :ivar complaints: of the pace, of whatever kind of request, until somebody takes them.
     :ivar news: grows with all that is said unasked of orders, fills and holdings; `news_known` is what it was when all
         was asked for last.
     :ivar account_heard: when values of the account last came, on the monotonic clock.
@@ -62,6 +64,7 @@ class Journal:
         self.orders: dict[OrderKey, BrokerOrder] = {}
         self.executions: dict[str, Execution] = {}
         self.order_errors: dict[int, list[BrokerError]] = {}
+        self.complaints: deque[BrokerError] = deque()
         self.quotes: dict[int, QuoteTicks] = {}
         self.requests: dict[Hashable, asyncio.Future[Any]] = {}
         self.news = self.news_known = 0
@@ -153,7 +156,10 @@ class Journal:
         if code in (1101, 1102):
             self.down = None
         if not is_notice(code):
-            self._sort_error(request_id, error_for(code, text))
+            error = error_for(code, text)
+            if is_rate_limit(error):
+                self.complaints.append(error)
+            self._sort_error(request_id, error)
         self._wake()
 
     def _sort_error(self, request_id: int, error: BrokerError) -> None:

@@ -17,7 +17,7 @@ from airflow_ibkr_plugin.broker.codes import MESSAGE_RATE
 from airflow_ibkr_plugin.errors import BrokerError, GatewayUnavailable, PacingViolation, StoreError
 from airflow_ibkr_plugin.store.pacing_events import PacingEvents, PacingRequests
 from airflow_ibkr_plugin.store.sql import current_time
-from airflow_ibkr_plugin.trading.pacing import MARGIN, WINDOW, HistoryRequest, pace_at, wait_for
+from airflow_ibkr_plugin.trading.pacing import MARGIN, WINDOW, HistoryRequest, Pace, pace_at, wait_for
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -141,27 +141,49 @@ class Pacing:
                 if complaint is None:
                     return
                 assert sent.sent_at is not None  # it was answered
-                events = PacingEvents(transaction)
-                events.add(
-                    self._gateway,
-                    sent.request,
-                    complaint.code or 0,
-                    complaint.message,
-                    sent_at=sent.sent_at,
-                    at=now,
-                )
-                pace = pace_at(events.recent(self._gateway, now - _REMEMBERED), now)
+                pace = _store(transaction, self._gateway, sent.request, complaint, sent_at=sent.sent_at, now=now)
         except StoreError as error:
             if complaint is not None:
                 raise
             # The answer is worth more; the request counts as open until it is taken for dead.
             log.warning("The answer to %s is not noted for the pace: %s", row_id, error)
             return
-        log.warning(
-            "IBKR complains of the pace (%s, %s); from now on at 1/%d of it, a step faster after each %d minutes: %s",
-            complaint.code,
-            complaint.message,
-            2**pace.halvings,
-            WINDOW.total_seconds() // 60,
-            sent.request,
-        )
+        _warn(sent.request, complaint, pace)
+
+
+def note_complaint(database: Database, gateway: str, request: str, complaint: BrokerError, ago: float) -> None:
+    """Store and log IBKR's complaint about anything but history; it slows the requests for history down as well.
+
+    Raises nothing: what became of the request itself counts more.
+
+    :param gateway: its address. :param request: what was asked. :param ago: seconds since it was.
+    """
+    try:
+        with database.write() as transaction:
+            now = current_time(transaction)
+            sent_at = now - timedelta(seconds=ago)
+            pace = _store(transaction, gateway, request, complaint, sent_at=sent_at, now=now)
+    except StoreError as error:
+        log.warning("IBKR complains of the pace of %s (%s), which is not stored: %s", request, complaint.message, error)
+    else:
+        _warn(request, complaint, pace)
+
+
+def _store(
+    transaction: Session, gateway: str, request: str, complaint: BrokerError, *, sent_at: datetime, now: datetime
+) -> Pace:
+    """Store a complaint; the pace from now on."""
+    events = PacingEvents(transaction)
+    events.add(gateway, request, complaint.code or 0, complaint.message, sent_at=sent_at, at=now)
+    return pace_at(events.recent(gateway, now - _REMEMBERED), now)
+
+
+def _warn(request: str, complaint: BrokerError, pace: Pace) -> None:
+    log.warning(
+        "IBKR complains of the pace (%s, %s); history from now on at 1/%d of it, a step faster each %d minutes: %s",
+        complaint.code,
+        complaint.message,
+        2**pace.halvings,
+        WINDOW.total_seconds() // 60,
+        request,
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
@@ -16,6 +17,7 @@ from airflow_ibkr_plugin.broker.profit import daily_pnl
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.broker.what_if import what_if
+from airflow_ibkr_plugin.errors import BrokerError
 from airflow_ibkr_plugin.trading.bars import Bar
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket
@@ -36,6 +38,8 @@ class BrokerSession:
     :ivar simulated: whether the gateway is the simulated one.
     :ivar simulated_clock: whether its clock is not the real one.
     :ivar source: `simulator:<conn_id>`, `paper:<conn_id>` or `live:<conn_id>`.
+    :ivar on_complaint: told, in the thread that asked, when IBKR complains of the pace of anything but history: what
+        was asked, the complaint, and how many seconds ago it was asked. `connect.leased_session` has it stored.
     """
 
     def __init__(self, loop: PrivateLoop, gateway: Gateway) -> None:
@@ -50,6 +54,7 @@ class BrokerSession:
         self.simulated: bool = gateway.simulated
         self.simulated_clock: bool = gateway.simulated_clock
         self.source: str = gateway.source
+        self.on_complaint: Callable[[str, BrokerError, float], None] = lambda *_: None
 
     @classmethod
     def open(cls, spec: GatewaySpec, *, client_id: int) -> BrokerSession:
@@ -85,6 +90,16 @@ class BrokerSession:
         self.close()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        started = time.monotonic()
+        try:
+            return self._run_paced(coroutine)
+        finally:
+            while self._gateway.journal.complaints:
+                complaint = self._gateway.journal.complaints.popleft()
+                asked = getattr(coroutine, "__name__", "?")  # of an async function its own: quote, place, ...
+                self.on_complaint(asked, complaint, time.monotonic() - started)
+
+    def _run_paced(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._closed:
             coroutine.close()
             raise ValueError("this broker session is closed")
@@ -120,11 +135,14 @@ class BrokerSession:
         :param end: aware; None for now.
         :raises NoMarketData: there are none, or the account may not see them. :raises PacingViolation: asked too much.
         """
-        return self._run(
-            queries.history(
-                self._gateway, instrument, bar_size=bar_size, duration=duration, end=end, what=what, use_rth=use_rth
+        try:
+            return self._run_paced(
+                queries.history(
+                    self._gateway, instrument, bar_size=bar_size, duration=duration, end=end, what=what, use_rth=use_rth
+                )
             )
-        )
+        finally:
+            self._gateway.journal.complaints.clear()  # they are in the error, and whoever paces it stores them
 
     def quote(self, instrument: Instrument) -> Quote:
         """A snapshot; delayed and frozen data are marked `delayed`.

@@ -217,7 +217,7 @@ def test_a_complaint_is_stored_logged_waited_out_and_slows_everybody_down(
     with caplog.at_level(logging.WARNING):
         assert pacing(database, time).history(broker, None, daily) == []
     assert time.slept == [pytest.approx(15.3)]
-    assert "(162, too much); from now on at 1/2 of it" in caplog.text
+    assert "(162, too much); history from now on at 1/2 of it" in caplog.text
     with database.read() as transaction:
         (event,) = PacingEvents(transaction).recent(GATEWAY, NOON)
     assert (event.code, event.message, event.request) == (162, "too much", daily.key)
