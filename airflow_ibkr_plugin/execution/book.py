@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
+from airflow_ibkr_plugin.execution.changes import note_changes
 from airflow_ibkr_plugin.execution.intent import Job, load_row
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
@@ -29,6 +30,8 @@ def book(job: Job, truth: BrokerTruth) -> OrderIntent:
         row = load_row(transaction, job.intent_id)
         for order in truth.orders:
             Orders(transaction).record(row.source, row.symbol, order, row.id, at)
+            if len(truth.orders) == 1:
+                note_changes(transaction, row, order, alive=not ended(order), at=at)
         for execution in truth.executions:
             stored, _ = Executions(transaction).record(row.source, execution, row, at)
             if row.strategy == ACCOUNT:
@@ -44,10 +47,14 @@ def book(job: Job, truth: BrokerTruth) -> OrderIntent:
         filled = sum((fill.quantity for fill in fills), Decimal(0))
         if row.state in TERMINAL:
             return row  # a fill or a commission that came after the end
-        implied = implied_state(row.state, row.quantity, truth, filled)
+        # What was raised by hand in TWS is not filled before all of it is.
+        quantity = max([row.quantity, *(order.quantity for order in Orders(transaction).for_intent(row.id))])
+        implied = implied_state(row.state, quantity, truth, filled)
         if implied is None:
             return row
         state, reason = implied
+        if row.state is IntentState.CANCELLING and state is IntentState.CANCELLED:
+            reason = f"{row.reason}: {reason}"  # why we cancelled it, and what the broker says
         perm_id = truth.orders[-1].perm_id if truth.orders else truth.executions[-1].perm_id
         return Intents(transaction).transition(row, state, at=at, reason=reason, perm_id=perm_id)
 
@@ -59,7 +66,7 @@ def implied_state(
 
     An end is believed only when all fills that it speaks of are booked.
 
-    :param quantity: of the intent. :param filled: booked so far.
+    :param quantity: of the intent, or, where that is more, of its order. :param filled: booked so far.
     """
     if len(truth.orders) > 1:
         return None  # it was sent more than once: a human must look

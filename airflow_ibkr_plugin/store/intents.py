@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -62,6 +63,30 @@ class Intents:
         """The intents of a run, oldest first."""
         query = select(OrderIntent).where(OrderIntent.dag_id == dag_id, OrderIntent.run_id == run_id)
         return list(self._session.scalars(query.order_by(OrderIntent.id)))
+
+    def newest(
+        self,
+        *,
+        most: int,
+        states: Collection[IntentState] | None = None,
+        strategy: str = "",
+        run_id: str = "",
+        symbol: str = "",
+    ) -> list[OrderIntent]:
+        """The newest intents first, no more than so many.
+
+        :param states: only in these; None for all. :param strategy, run_id, symbol: only of it; '' for all.
+        """
+        wanted = {OrderIntent.strategy: strategy, OrderIntent.run_id: run_id, OrderIntent.symbol: symbol}
+        query = select(OrderIntent).where(*(column == value for column, value in wanted.items() if value))
+        if states is not None:
+            query = query.where(OrderIntent.state.in_(states))
+        return list(self._session.scalars(query.order_by(OrderIntent.id.desc()).limit(most)))
+
+    def transitions(self, intent_id: int) -> list[IntentTransition]:
+        """Every move of an intent, oldest first."""
+        query = select(IntentTransition).where(IntentTransition.intent_id == intent_id)
+        return list(self._session.scalars(query.order_by(IntentTransition.id)))
 
     def transition(
         self, intent: OrderIntent, new_state: IntentState, *, at: datetime, reason: str, **changes: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Select, select
@@ -27,17 +28,21 @@ class Orders:
 
         An order is known by its permId. One that has none yet (0), or is not known by the one it has now, is known by
         its client id, order id and orderRef, and gets the permId that the broker tells. What a report does not tell
-        (order id 0, no average price) keeps its value.
+        (order id 0, no average price) keeps its value, and nothing that has filled is taken back: a report that says
+        less of that is an older one.
         """
         row = self._find(source, order) or self._insert(source, symbol, order, intent_id, at)
         late = row.status in FINAL_STATUSES and order.status not in FINAL_STATUSES
         if not late:
             row.status, row.reason = order.status, order.reason
-            row.quantity, row.filled, row.remaining = order.quantity, order.filled, order.remaining
+            row.quantity = order.quantity
             row.order_type, row.tif = order.order_type, order.tif
             row.limit_price, row.stop_price = order.limit_price, order.stop_price
-            if order.average_price is not None:
-                row.average_price = order.average_price
+            if order.filled >= row.filled:
+                row.filled, row.remaining = order.filled, order.remaining
+                row.average_price = order.average_price if order.average_price is not None else row.average_price
+            else:
+                row.remaining = max(order.quantity - row.filled, Decimal(0))
         if order.perm_id:
             row.perm_id = order.perm_id
         if order.order_id:
@@ -51,6 +56,11 @@ class Orders:
     def by_order_ref(self, order_ref: str) -> list[OrderRow]:
         """The orders with this orderRef, oldest first. More than one means that an order was placed twice."""
         query = select(OrderRow).where(OrderRow.order_ref == order_ref)
+        return list(self._session.scalars(query.order_by(OrderRow.id)))
+
+    def for_intent(self, intent_id: int) -> list[OrderRow]:
+        """The orders of an intent, oldest first."""
+        query = select(OrderRow).where(OrderRow.intent_id == intent_id)
         return list(self._session.scalars(query.order_by(OrderRow.id)))
 
     def for_run(self, dag_id: str, run_id: str) -> list[OrderRow]:

@@ -49,6 +49,23 @@ def test_a_report_replaces_the_one_before(database: Database, order: BrokerOrder
     assert (second.first_seen_at, second.updated_at) == (now, later)
 
 
+def test_an_older_report_does_not_take_back_what_has_filled(
+    database: Database, order: BrokerOrder, now: datetime
+) -> None:
+    """An openOrder message says nothing of fills; it may stand for 0."""
+    partly = replace(order, filled=Decimal(4), remaining=Decimal(6), average_price=Decimal("100.1"))
+    with database.write() as session:
+        orders = Orders(session)
+        orders.record(SOURCE, "SPY", partly, None, now)
+        row = orders.record(SOURCE, "SPY", replace(order, average_price=Decimal(99)), None, now)
+        assert (row.filled, row.remaining, row.average_price) == (Decimal(4), Decimal(6), Decimal("100.1"))
+        raised = replace(order, quantity=Decimal(20), remaining=Decimal(20))
+        row = orders.record(SOURCE, "SPY", raised, None, now)
+        assert (row.quantity, row.filled, row.remaining) == (Decimal(20), Decimal(4), Decimal(16))
+        row = orders.record(SOURCE, "SPY", replace(partly, status="Cancelled"), None, now)
+        assert (row.status, row.filled) == ("Cancelled", Decimal(4))
+
+
 def test_a_late_report_does_not_take_an_end_back(database: Database, order: BrokerOrder, now: datetime) -> None:
     filled = replace(order, status="Filled", filled=Decimal(10), remaining=Decimal(0), average_price=Decimal(100))
     with database.write() as session:
