@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
-from sqlalchemy.orm import Session
-
-from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.bookings import Bookings
 from airflow_ibkr_plugin.trading.market_hours import is_open
 
 if TYPE_CHECKING:
@@ -27,12 +24,6 @@ if TYPE_CHECKING:
 #: What was gathered is asked for again when the transaction begins later than this.
 EXPIRY_SECONDS = 15.0
 
-# IBKR's servers keep their days by New York's time.
-_BROKER_ZONE = ZoneInfo("America/New_York")
-
-#: Changes with every fill that is booked in an account.
-Mark = tuple[tuple[str, str, int, Decimal, datetime], ...]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Market:
@@ -40,8 +31,8 @@ class Market:
 
     :param now: broker's clock, aware UTC.
     :param position: signed quantity of the instrument in the account, whoever bought it.
-    :param mark: the account's booked positions just before it was asked. While they stay the same, every fill that
-        its positions lack is still counted as reserved.
+    :param booked: number of the account's last booking just before it was asked. What is booked later, its positions
+        may lack.
     :param margin: the broker's what-if for the order, where a rule needs one.
     :param daily_pnl: the account's profit of the day, where a rule needs it.
     :param gathered: `time.monotonic()` when gathering began.
@@ -52,7 +43,7 @@ class Market:
     account: AccountSnapshot
     position: Decimal
     market_open: bool | None
-    mark: Mark
+    booked: int
     gathered: float
     margin: Margin | None = None
     daily_pnl: Decimal | None = None
@@ -62,6 +53,13 @@ class Market:
         """Whether it is too old to decide by."""
         return time.monotonic() - self.gathered > EXPIRY_SECONDS
 
+    def lacks(self, rules: Iterable[RiskRule]) -> bool:
+        """Whether one of the rules needs what the broker was not asked for."""
+        return any(
+            (rule.needs_margin and self.margin is None) or (rule.needs_daily_pnl and self.daily_pnl is None)
+            for rule in rules
+        )
+
 
 def gather(session: BrokerSession, database: Database, instrument: Instrument) -> Market:
     """Ask the broker for all that a decision on the instrument needs.
@@ -69,7 +67,7 @@ def gather(session: BrokerSession, database: Database, instrument: Instrument) -
     :raises NoMarketData: it has no price at all.
     """
     gathered = time.monotonic()
-    account, mark = _account(session, database)
+    account, booked = _account(session, database)
     quote = session.quote(instrument)
     now = session.now()
     return Market(
@@ -78,15 +76,15 @@ def gather(session: BrokerSession, database: Database, instrument: Instrument) -
         account=account,
         position=_held(account, instrument),
         market_open=is_open(instrument, now),
-        mark=mark,
+        booked=booked,
         gathered=gathered,
     )
 
 
 def ask_account_again(market: Market, session: BrokerSession, database: Database, instrument: Instrument) -> Market:
     """The same with the account as it is now, for when a fill was booked since; it grows no younger by that."""
-    account, mark = _account(session, database)
-    return replace(market, account=account, position=_held(account, instrument), mark=mark)
+    account, booked = _account(session, database)
+    return replace(market, account=account, position=_held(account, instrument), booked=booked)
 
 
 def ask_for_rules(
@@ -100,22 +98,11 @@ def ask_for_rules(
     return market
 
 
-def _account(session: BrokerSession, database: Database) -> tuple[AccountSnapshot, Mark]:
+def _account(session: BrokerSession, database: Database) -> tuple[AccountSnapshot, int]:
     with database.read() as transaction:
-        mark = book_mark(transaction, session.source, session.account)
-    return session.account_snapshot(), mark
+        booked = Bookings(transaction, session.source, session.account).last()
+    return session.account_snapshot(), booked
 
 
 def _held(account: AccountSnapshot, instrument: Instrument) -> Decimal:
     return sum((p.quantity for p in account.positions if p.con_id == instrument.con_id), Decimal(0))
-
-
-def book_mark(transaction: Session, source: str, account: str) -> Mark:
-    """The booked positions of all strategies of an account, by every connection to it."""
-    held = Positions(transaction).of_strategies(source, account)
-    return tuple((row.source, row.strategy, row.con_id, row.quantity, row.updated_at) for row in held)
-
-
-def broker_day(now: datetime) -> date:
-    """The broker's calendar day: IBKR returns executions of the current one only."""
-    return now.astimezone(_BROKER_ZONE).date()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from airflow_ibkr_plugin.errors import BrokerTimeout
 from airflow_ibkr_plugin.execution.book import book, ended
 from airflow_ibkr_plugin.execution.intent import Job
-from airflow_ibkr_plugin.execution.market import broker_day
 from airflow_ibkr_plugin.store.executions import Executions
+from airflow_ibkr_plugin.trading.broker_day import broker_day
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, IntentState
 
 if TYPE_CHECKING:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
-from airflow_ibkr_plugin.execution.gate import closing_rules, is_closing, state_rules
+from airflow_ibkr_plugin.execution.context import all_rules, asked_rules, risk_context
 from airflow_ibkr_plugin.execution.intent import Job, load_row, ticket_of
-from airflow_ibkr_plugin.execution.market import Market, ask_account_again, ask_for_rules, book_mark, broker_day, gather
-from airflow_ibkr_plugin.store.account_orders import AccountOrders
-from airflow_ibkr_plugin.store.executions import Executions
+from airflow_ibkr_plugin.execution.market import Market, ask_account_again, ask_for_rules, gather
+from airflow_ibkr_plugin.store.account_peaks import AccountPeaks
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
 from airflow_ibkr_plugin.store.sources import gateway_kind
+from airflow_ibkr_plugin.trading.broker_day import broker_day
 from airflow_ibkr_plugin.trading.orders import IntentState
-from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, evaluate
-from airflow_ibkr_plugin.trading.risk_facts import Fill, open_quantity
-from airflow_ibkr_plugin.trading.risk_loss_rules import FILLS, FILLS_SECONDS
-from airflow_ibkr_plugin.trading.risk_order_rules import HISTORY_ORDERS, HISTORY_SECONDS, OPEN_ORDERS
-from airflow_ibkr_plugin.trading.risk_rules import MARKET_DATA, SHORT_SELLING
+from airflow_ibkr_plugin.trading.risk import RiskContext, RiskResult, evaluate
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.execution.request import OrderRequest
@@ -46,79 +39,59 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
     prices: a reservation is no licence to send later.
 
     :param market: what was just gathered, if it was.
-    :raises StoreError: the books kept changing under the check.
+    :raises StoreError: what was gathered was too old each time that the transaction could begin.
     """
     request = job.request
     # Not by connection: several can lead to one account, and no two of them may pass its limits together.
     account_lock = f"risk:{gateway_kind(request.source)}:{request.account}"
-    for _ in range(_ATTEMPTS):
+    for attempt in range(1, _ATTEMPTS + 1):
+        with job.database.read() as snapshot:
+            asked, ticket = asked_rules(snapshot, request), ticket_of(load_row(snapshot, job.intent_id))
         market = market or gather(job.session, job.database, job.instrument)
-        if curious := [rule for rule, _ in request.rules if rule.needs_margin or rule.needs_daily_pnl]:
-            market = ask_for_rules(market, job.session, job.instrument, ticket_of(job.load()), curious)
+        market = ask_for_rules(market, job.session, job.instrument, ticket, [rule for rule, _ in asked])
         with job.database.write(serialize=account_lock) as transaction:
             job.lease.renew(transaction)
             row = load_row(transaction, job.intent_id)
             Intents(transaction).release_unheld(row.source, row.account, now=datetime.now(UTC))
-            context = _context(transaction, request, row, market)
-            # Read last: a fill booked while the context was read may be missing from position and reserved alike.
-            current = book_mark(transaction, row.source, row.account)
-            if current == market.mark and not market.expired:
-                return _decide(transaction, request, row, context)
+            decided = _decide(transaction, request, row, market, last=attempt == _ATTEMPTS)
+            if decided is not None:
+                return decided
         market = None if market.expired else ask_account_again(market, job.session, job.database, job.instrument)
     raise StoreError(
-        f"{request.instrument.name}: fills were booked faster than risk could be checked, {_ATTEMPTS} times.",
-        remedy="Try again.",
+        f"{request.instrument.name}: what the broker had said was too old before risk could be checked.",
+        remedy="Try again; if it stays so, the trading database is too slow, or other transactions hold it.",
     )
 
 
-def _context(transaction: Session, request: OrderRequest, row: OrderIntent, market: Market) -> RiskContext:
-    orders = AccountOrders(transaction, row.source, row.account, excluding=row.id)
-    open_orders = orders.open()
-    booked = Positions(transaction).of_strategies(row.source, row.account, row.con_id)
-    held = sum((own.quantity for own in booked if own.strategy == row.strategy), Decimal(0))
-    return RiskContext(
-        now=market.now,
-        strategy=row.strategy,
-        instrument=request.instrument,
-        ticket=ticket_of(row),
-        quote=market.quote,
-        account=market.account,
-        position=market.position,
-        reserved=open_quantity(open_orders, row.con_id, side=row.side),
-        held=held + open_quantity(open_orders, row.con_id, side=row.side, strategy=row.strategy),
-        orders_today=Intents(transaction).count_on_day(row.strategy, broker_day(market.now), excluding=row.id),
-        market_open=market.market_open,
-        signal=request.signal,
-        requested=row.requested_quantity,
-        open_orders=open_orders,
-        margin=market.margin,
-        daily_pnl=market.daily_pnl,
-        fills=_fills(transaction, row, market.now),
-        history=orders.history(now=datetime.now(UTC), seconds=HISTORY_SECONDS, most=HISTORY_ORDERS),
-    )
+def _decide(
+    transaction: Session, request: OrderRequest, row: OrderIntent, market: Market, *, last: bool
+) -> OrderIntent | None:
+    """Reserve or refuse. None where the broker must be asked again first.
 
-
-def _fills(transaction: Session, row: OrderIntent, now: datetime) -> tuple[Fill, ...] | None:
-    """What the strategy's fills of the last day have realised; None where they are too many to look at."""
-    since = now - timedelta(seconds=FILLS_SECONDS)
-    found = Executions(transaction).results(row.source, row.account, row.strategy, since=since, most=FILLS + 1)
-    if len(found) > FILLS:
+    Fills that were booked since the account was asked count as if they were yet to come: the worst case, whether its
+    positions have them or not. What passes so, passes. What does not is held against a fresh account, unless it is the
+    `last` time.
+    """
+    asked = asked_rules(transaction, request)
+    if market.expired or market.lacks(rule for rule, _ in asked):
         return None
-    return tuple(
-        Fill(
-            age=(now - fill.time).total_seconds(),
-            today=broker_day(fill.time) == broker_day(now),
-            profit=None if fill.commission is None else fill.realized_pnl or Decimal(0),
-            currency=fill.commission_currency,
-        )
-        for fill in found
-    )
-
-
-def _decide(transaction: Session, request: OrderRequest, row: OrderIntent, context: RiskContext) -> OrderIntent:
+    context = risk_context(transaction, request, row, market, asked)
+    result = evaluate(all_rules(transaction, request, row, context, asked), context)
+    if result.ticket != context.ticket and _lags(context) and not last:
+        return None
     at = datetime.now(UTC)
-    result = evaluate(_rules(transaction, request, row, context), context)
     RiskDecisions(transaction).add_all(row.id, result.decisions, at)
+    AccountPeaks(transaction).record(row.source, market.account, at=at)
+    return _store(transaction, row, context, result, at)
+
+
+def _lags(context: RiskContext) -> bool:
+    return any(order.booked for order in context.open_orders or ())
+
+
+def _store(
+    transaction: Session, row: OrderIntent, context: RiskContext, result: RiskResult, at: datetime
+) -> OrderIntent:
     intents = Intents(transaction)
     if result.ticket is None:
         denial = result.denied_by
@@ -134,15 +107,3 @@ def _decide(transaction: Session, request: OrderRequest, row: OrderIntent, conte
         setattr(row, name, value)
     row.updated_at = at
     return row
-
-
-def _rules(
-    transaction: Session, request: OrderRequest, row: OrderIntent, context: RiskContext
-) -> list[tuple[RiskRule, Mapping[str, Any]]]:
-    """The request's rules and those that are on for every order; of a closing order, that it closes."""
-    if is_closing(request):
-        return closing_rules(transaction, row, context)
-    rules = [*request.rules, *state_rules(transaction, row, context)]
-    names = {rule.name for rule, _ in rules}
-    always = [MARKET_DATA, OPEN_ORDERS] if request.allow_short else [MARKET_DATA, OPEN_ORDERS, SHORT_SELLING]
-    return rules + [(rule, {}) for rule in always if rule.name not in names]

@@ -11,8 +11,8 @@ from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, Family, Order
 from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.gate import begin_sending
 from airflow_ibkr_plugin.execution.intent import Job, ticket_of
-from airflow_ibkr_plugin.execution.market import broker_day
 from airflow_ibkr_plugin.execution.recover import adopt
+from airflow_ibkr_plugin.trading.broker_day import broker_day
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, IntentState
 from airflow_ibkr_plugin.trading.trading_state import EffectiveState
 

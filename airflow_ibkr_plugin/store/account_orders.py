@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.intents import RESERVING
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
+from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import IntentState
 from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory, PastOrder
@@ -48,11 +49,20 @@ class AccountOrders:
 
     def _filled(self, intent_ids: Collection[int]) -> dict[int, Decimal]:
         totals: dict[int, Decimal] = {}
-        query = select(ExecutionRow.intent_id, ExecutionRow.quantity).where(ExecutionRow.intent_id.in_(intent_ids))
-        for intent_id, quantity in self._session.execute(query):
+        columns = (ExecutionRow.exec_id, ExecutionRow.intent_id, ExecutionRow.quantity)
+        query = select(*columns).where(ExecutionRow.intent_id.in_(intent_ids))
+        for _, intent_id, quantity in in_force(self._session.execute(query)):
             assert intent_id is not None
             totals[intent_id] = totals.get(intent_id, Decimal(0)) + quantity
         return totals
+
+    def count_on_day(self, broker_day: date) -> int:
+        """How many are reserved, or were sent, on the broker's day; as `Intents.count_on_day`, for all strategies."""
+        reserving = OrderIntent.state.in_(RESERVING)
+        on_day = and_(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
+        undated = and_(OrderIntent.broker_day.is_(None), reserving)
+        query = select(func.count()).select_from(OrderIntent).where(*self._where, or_(on_day, undated))
+        return self._session.scalars(query).one()
 
     def history(self, *, now: datetime, seconds: float, most: int) -> OrderHistory:
         """What was sent in the last seconds, or is reserved; of more than `most` orders the youngest.

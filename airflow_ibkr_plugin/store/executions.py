@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from airflow_ibkr_plugin.store.bookings import Bookings
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import insert_if_absent
@@ -37,10 +38,14 @@ class Executions:
             "strategy": intent.strategy if intent else "",
             "booked_at": at,
         }
+        bookings = Bookings(self._session, source, execution.account)
+        bookings.hold()
         is_new = insert_if_absent(self._session, ExecutionRow, ("source", "exec_id"), values)
         row = self._session.get_one(
             ExecutionRow, (source, execution.exec_id), populate_existing=True, with_for_update=True
         )
+        if is_new:
+            row.booking = bookings.next()
         if row.commission is None and execution.commission is not None:
             row.commission = execution.commission
             row.commission_currency = execution.commission_currency

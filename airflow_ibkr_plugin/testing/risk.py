@@ -28,7 +28,7 @@ from airflow_ibkr_plugin.testing.risk_contexts import contexts, risk_context
 from airflow_ibkr_plugin.trading.orders import Side
 from airflow_ibkr_plugin.trading.portfolio import Position, Quote
 from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, evaluate
-from airflow_ibkr_plugin.trading.risk_facts import Fill, OpenOrder, OrderHistory, PastOrder
+from airflow_ibkr_plugin.trading.risk_facts import Fill, OpenOrder, OrderHistory, PastOrder, Peak
 
 __all__ = ["RiskRuleConformance", "contexts", "risk_context"]
 
@@ -147,6 +147,10 @@ def _blinded(context: RiskContext) -> Iterator[RiskContext]:
     yield replace(context, daily_pnl=None)
     yield replace(context, daily_pnl=nan)
     yield replace(context, fills=None)
+    yield replace(context, results=None)
+    yield replace(context, peaks=None)
+    if context.results is not None:
+        yield replace(context, results=tuple(replace(fill, profit=None) for fill in context.results))
     if context.fills is not None:
         yield replace(context, fills=tuple(replace(fill, profit=None) for fill in context.fills))
     if context.margin is not None:
@@ -160,6 +164,7 @@ def _blinded(context: RiskContext) -> Iterator[RiskContext]:
     yield replace(context, requested=None)
     yield replace(context, open_orders=None)
     yield replace(context, history=None)
+    yield replace(context, account_orders_today=None)
 
 
 def _crowded(context: RiskContext) -> RiskContext:
@@ -179,10 +184,13 @@ def _crowded(context: RiskContext) -> RiskContext:
         account="", con_id=0, symbol="X", quantity=Decimal(1), average_cost=Decimal(1), market_price=Decimal(1)
     )
     positions = tuple(replace(held, con_id=-number) for number in range(1, 501))
+    peak = Peak(day=context.now.date(), value=Decimal(1), currency=context.account.currency)
     fill = Fill(age=1.0, today=True, profit=Decimal(0), currency="USD")
     return replace(
         context,
         fills=(fill,) * 2000,
+        results=(fill,) * 2000,
+        peaks=(peak,) * 3660,
         account=replace(context.account, positions=positions),
         open_orders=(working,) * 1000,
         history=OrderHistory(orders=(past,) * 1000, seconds=3600.0),

@@ -13,7 +13,7 @@ from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import OrderTicket, OrderType, Side
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
 from airflow_ibkr_plugin.trading.risk import RiskContext
-from airflow_ibkr_plugin.trading.risk_facts import Fill, Margin, OpenOrder, OrderHistory, PastOrder
+from airflow_ibkr_plugin.trading.risk_facts import Fill, Margin, OpenOrder, OrderHistory, PastOrder, Peak
 from airflow_ibkr_plugin.trading.signals import Action, Signal
 
 NOW = datetime(2026, 3, 2, 15, tzinfo=UTC)
@@ -77,6 +77,9 @@ def risk_context(
         margin=Margin(initial_before=Decimal(0), initial_after=Decimal(250), equity_after=Decimal(99_999)),
         daily_pnl=Decimal(0),
         fills=(),
+        account_orders_today=0,
+        results=(),
+        peaks=(),
     )
     return replace(known, **changes)
 
@@ -98,6 +101,7 @@ _open_order = st.builds(
     side=_side,
     remaining=_left,
     price=_given_price,
+    booked=st.booleans(),
 )
 _open_orders = st.builds(
     lambda orders, times: tuple(orders) * times, st.lists(_open_order, max_size=4), st.sampled_from([1, 1, 20])
@@ -147,6 +151,15 @@ _fills = st.lists(
     ),
     max_size=3,
 ).map(tuple)
+_peaks = st.lists(
+    st.builds(
+        Peak,
+        day=st.dates(NOW.date() - timedelta(days=60), NOW.date()),
+        value=st.integers(50_000, 150_000).map(Decimal),
+        currency=st.sampled_from(["USD", "USD", "EUR"]),
+    ),
+    max_size=3,
+).map(tuple)
 _positions = st.lists(
     st.builds(
         Position,
@@ -184,6 +197,7 @@ def contexts(draw: st.DrawFn) -> RiskContext:
         reserved=draw(_amount | st.integers(-200, 200).map(Decimal)),
         held=draw(_amount | st.integers(-200, 200).map(Decimal)),
         orders_today=draw(st.integers(0, 10)),
+        account_orders_today=draw(st.none() | st.integers(0, 20)),
         market_open=draw(st.sampled_from([True, False, None])),
         requested=draw(st.sampled_from([None, Decimal(10), Decimal(20)])),
         open_orders=draw(st.none() | _open_orders),
@@ -191,6 +205,8 @@ def contexts(draw: st.DrawFn) -> RiskContext:
         margin=draw(st.none() | _margins),
         daily_pnl=draw(_margin),
         fills=draw(st.none() | _fills),
+        results=draw(st.none() | _fills),
+        peaks=draw(st.none() | _peaks),
         signal=draw(st.none() | _signals),
     )
     account = replace(

@@ -12,7 +12,7 @@ from typing import Any
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import OrderTicket
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
-from airflow_ibkr_plugin.trading.risk_facts import Fill, Margin, OpenOrder, OrderHistory
+from airflow_ibkr_plugin.trading.risk_facts import Fill, Margin, OpenOrder, OrderHistory, Peak
 from airflow_ibkr_plugin.trading.signals import Signal
 
 
@@ -36,6 +36,7 @@ class RiskContext:
     :param held: signed quantity that the strategy itself holds, with its own open orders of the ticket's side counted
         as filled.
     :param orders_today: orders of this strategy that are reserved, or were sent, on the broker's day.
+    :param account_orders_today: the same, of all strategies of the account.
     :param market_open: whether the instrument's market is open at `now`; None if that could not be told.
     :param requested: quantity that was asked for, before any rule made it smaller.
     :param open_orders: the account's other orders that are reserved or may be at the broker, all strategies together.
@@ -45,6 +46,9 @@ class RiskContext:
     :param daily_pnl: profit of the account on the broker's day, realised and unrealised, in its base currency, < 0 for
         a loss; asked for only where a rule says `needs_daily_pnl`.
     :param fills: the strategy's fills of the last day.
+    :param results: the strategy's fills of the last 31 days, the youngest first; read only where a rule says
+        `needs_results`.
+    :param peaks: the account's highest values by day, of ten years; read only where a rule says `needs_peaks`.
 
     What is None is not known: a rule that needs it denies.
     """
@@ -67,6 +71,9 @@ class RiskContext:
     margin: Margin | None = None
     daily_pnl: Decimal | None = None
     fills: tuple[Fill, ...] | None = None
+    account_orders_today: int | None = None
+    results: tuple[Fill, ...] | None = None
+    peaks: tuple[Peak, ...] | None = None
 
     @property
     def price(self) -> Decimal | None:
@@ -125,6 +132,8 @@ class RiskRule:
     :param order: rules run by ascending order, then name; clamping rules come before those that only deny.
     :param needs_margin: the broker is asked what the order would do to the account's margin (`RiskContext.margin`).
     :param needs_daily_pnl: the broker is asked for the account's profit of the day (`RiskContext.daily_pnl`).
+    :param needs_results: the strategy's fills of a month are read (`RiskContext.results`).
+    :param needs_peaks: the account's highest values are read (`RiskContext.peaks`).
     """
 
     name: str
@@ -134,6 +143,8 @@ class RiskRule:
     description: str = ""
     needs_margin: bool = False
     needs_daily_pnl: bool = False
+    needs_results: bool = False
+    needs_peaks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 
 from airflow_ibkr_plugin.trading.instruments import Instrument
@@ -16,6 +17,8 @@ class OpenOrder:
 
     :param remaining: units that are not filled yet, >= 0.
     :param price: highest of its reference, limit and stop, in the instrument's currency; None if none is known.
+    :param booked: it is a fill that was booked while the account was asked, and the position may lack it. Counted as
+        if it were still to come, it is never missing.
     """
 
     strategy: str
@@ -23,6 +26,7 @@ class OpenOrder:
     side: Side
     remaining: Decimal
     price: Decimal | None = None
+    booked: bool = False
 
     @property
     def signed(self) -> Decimal:
@@ -74,6 +78,19 @@ class Fill:
     age: float
     today: bool
     profit: Decimal | None
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The highest net liquidation value of the account that was seen on one of the broker's days.
+
+    :param day: New York's date.
+    :param value: in `currency`.
+    """
+
+    day: date
+    value: Decimal
     currency: str
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_ibkr_plugin.trading.exposure import closes
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, Verdict, allow, deny
-from airflow_ibkr_plugin.trading.risk_parts import positive, schema
+from airflow_ibkr_plugin.trading.risk_parts import CLOSES, UNKNOWN_FILLS, positive, schema
 from airflow_ibkr_plugin.trading.sizing import careful_arithmetic
 
 #: How far back the strategy's fills are known, in seconds: a day, and the hour that one in autumn is longer.
@@ -16,14 +16,11 @@ FILLS_SECONDS = 25 * 3600.0
 #: How many of its fills are looked at; of more, nothing is known.
 FILLS = 1000
 
-_CLOSES = "the position comes closer to zero"
-_UNKNOWN_FILLS = "what the strategy's fills have won or lost is not known"
-
 
 def daily_loss(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     """Deny when the account has lost the limit on the broker's day, realised and unrealised."""
     if closes(context):
-        return allow(observed=_CLOSES)
+        return allow(observed=CLOSES)
     if context.daily_pnl is None:
         return deny("the broker did not say what the account has won or lost today")
     limits = [Decimal(str(parameters["max"]))] if "max" in parameters else []
@@ -41,17 +38,17 @@ def daily_loss(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
 def strategy_loss(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     """Deny when the strategy's fills of the broker's day have realised a loss of `max`, commissions included."""
     if closes(context):
-        return allow(observed=_CLOSES)
+        return allow(observed=CLOSES)
     limit = Decimal(str(parameters["max"]))
     if context.fills is None:
-        return deny(_UNKNOWN_FILLS, limit=limit)
+        return deny(UNKNOWN_FILLS, limit=limit)
     loss = Decimal(0)
     with careful_arithmetic():
         for fill in context.fills:
             if not fill.today:
                 continue
             if fill.profit is None:
-                return deny(_UNKNOWN_FILLS, limit=limit)
+                return deny(UNKNOWN_FILLS, limit=limit)
             rate = context.account.rate(fill.currency, context.now) if fill.profit else Decimal(1)
             if rate is None:
                 return deny(f"no fresh rate from {fill.currency} to {context.account.currency}", limit=limit)
@@ -64,15 +61,15 @@ def strategy_loss(context: RiskContext, parameters: Mapping[str, Any]) -> Verdic
 def cooldown(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     """Deny for `seconds` after a fill of the strategy that realised a loss, by the broker's clock."""
     if closes(context):
-        return allow(observed=_CLOSES)
+        return allow(observed=CLOSES)
     seconds = parameters["seconds"]
     if context.fills is None or not seconds <= FILLS_SECONDS:
-        return deny(_UNKNOWN_FILLS, limit=f"{seconds} s")
+        return deny(UNKNOWN_FILLS, limit=f"{seconds} s")
     for fill in context.fills:
         if fill.age > seconds:
             continue
         if fill.profit is None or fill.profit.is_nan():
-            return deny(_UNKNOWN_FILLS, limit=f"{seconds} s")
+            return deny(UNKNOWN_FILLS, limit=f"{seconds} s")
         if fill.profit < 0:
             return deny("the strategy has just lost", limit=f"{seconds} s", observed=f"{fill.age:.0f} s")
     return allow(limit=f"{seconds} s")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_ibkr_plugin.trading.instruments import Instrument
-from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule, Verdict, allow, deny
+from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, allow, deny
 from airflow_ibkr_plugin.trading.risk_facts import OrderHistory
 from airflow_ibkr_plugin.trading.risk_parts import count, fit, positive, schema
 from airflow_ibkr_plugin.trading.sizing import careful_arithmetic, whole_increments
@@ -45,28 +45,38 @@ def open_orders(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     """Deny above IBKR's 20 open orders of a contract and side, and above the strategy's own `max`."""
     if context.open_orders is None:
         return deny(_UNKNOWN_ORDERS)
+    working = [order for order in context.open_orders if not order.booked]
     alike = sum(
-        order.instrument.con_id == context.instrument.con_id and order.side is context.ticket.side
-        for order in context.open_orders
+        order.instrument.con_id == context.instrument.con_id and order.side is context.ticket.side for order in working
     )
     if not alike < IBKR_OPEN_ORDERS:
         reason = f"IBKR takes {IBKR_OPEN_ORDERS} open orders of a contract and side"
         return deny(reason, limit=IBKR_OPEN_ORDERS, observed=alike)
-    limit = parameters.get("max")
-    if limit is None:
+    own = sum(order.strategy == context.strategy for order in working)
+    counts = {"max": own, "max_account": len(working)}
+    if not counts.keys() & parameters.keys():
         return allow(limit=IBKR_OPEN_ORDERS, observed=alike)
-    own = sum(order.strategy == context.strategy for order in context.open_orders)
-    if own < limit:
-        return allow(limit=limit, observed=own)
-    return deny("the strategy has too many open orders", limit=limit, observed=own)
+    return _counted(counts, parameters, "has too many open orders")
 
 
 def orders_per_day(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
-    """Deny when the strategy has had `max` orders on the broker's day."""
-    limit = int(parameters["max"])
-    if context.orders_today < limit:
-        return allow(limit=limit, observed=context.orders_today)
-    return deny("too many orders today", limit=limit, observed=context.orders_today)
+    """Deny when the strategy (`max`) or the account (`max_account`) has had its orders of the broker's day."""
+    counts = {"max": context.orders_today, "max_account": context.account_orders_today}
+    return _counted(counts, parameters, "has had its orders of the day")
+
+
+def _counted(counts: Mapping[str, int | None], parameters: Mapping[str, Any], reason: str) -> Verdict:
+    """Hold what the strategy (`max`) and the account (`max_account`) have had against those limits that are given."""
+    chosen = [name for name in ("max", "max_account") if name in parameters]
+    for name in chosen:
+        limit, observed = parameters[name], counts[name]
+        if observed is None:
+            return deny(_UNKNOWN_ORDERS, limit=limit)
+        if not observed < limit:
+            whose = "strategy" if name == "max" else "account"
+            return deny(f"the {whose} {reason}", limit=limit, observed=observed)
+    said = ", ".join(f"{counts[name]} of the {'strategy' if name == 'max' else 'account'}" for name in chosen)
+    return allow(limit=min(parameters[name] for name in chosen), observed=said)
 
 
 def order_rate(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
@@ -75,17 +85,11 @@ def order_rate(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
     if history is None:
         return deny(_UNKNOWN_ORDERS)
     seconds = parameters["seconds"]
-    own = len(history.since(seconds, strategy=context.strategy))
-    every = len(history.since(seconds))
-    for name, observed in (("max", own), ("max_account", every)):
-        limit = parameters.get(name)
-        if limit is not None and not observed < limit:
-            whose = "strategy" if name == "max" else "account"
-            return deny(f"the {whose} has had its orders of {seconds} s", limit=limit, observed=observed)
-    if not _reaches(history, seconds):
+    own, every = len(history.since(seconds, strategy=context.strategy)), len(history.since(seconds))
+    verdict = _counted({"max": own, "max_account": every}, parameters, f"has had its orders of {seconds} s")
+    if verdict.outcome is Outcome.ALLOW and not _reaches(history, seconds):
         return deny(f"the orders of the last {seconds} s are too many to know", observed=f"{history.seconds:.0f} s")
-    limits = [parameters[name] for name in ("max", "max_account") if name in parameters]
-    return allow(limit=min(limits), observed=f"{own} of the strategy, {every} of the account")
+    return verdict
 
 
 def duplicate_order(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
@@ -159,7 +163,10 @@ _RECENT = positive(f"How far back it looks, at most {HISTORY_SECONDS:g} s.", max
 OPEN_ORDERS = RiskRule(
     name="open_orders",
     check=open_orders,
-    parameters=schema(max=count("Open orders of the strategy, all instruments together.")),
+    parameters=schema(
+        max=count("Open orders of the strategy, all instruments together."),
+        max_account=count("Open orders of the account, all strategies and instruments together."),
+    ),
     order=66,
     description="Denies above IBKR's 20 open orders of a contract, side and account. On for every order.",
 )
@@ -178,9 +185,13 @@ def rules() -> list[RiskRule]:
         RiskRule(
             name="orders_per_day",
             check=orders_per_day,
-            parameters=schema(("max",), max=count("Orders of the strategy a day.")),
+            parameters=schema(
+                max=count("Orders of the strategy a day."),
+                max_account=count("Orders of the account a day, all strategies together."),
+            )
+            | {"minProperties": 1},
             order=60,
-            description="Denies when the strategy has had its orders of the day.",
+            description="Denies when the strategy or the account has had its orders of the day.",
         ),
         RiskRule(
             name="order_rate",

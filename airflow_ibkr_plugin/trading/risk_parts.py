@@ -9,6 +9,10 @@ from typing import Any
 from airflow_ibkr_plugin.trading.risk import RiskContext, Verdict, allow, clamp, deny
 from airflow_ibkr_plugin.trading.sizing import careful_arithmetic, unit_value, usable_price
 
+#: What rules say that let closing orders pass.
+CLOSES = "the position comes closer to zero"
+UNKNOWN_FILLS = "what the strategy's fills have won or lost is not known"
+
 
 def schema(required: tuple[str, ...] = (), **properties: Mapping[str, Any]) -> dict[str, Any]:
     """JSON Schema of a rule's parameters."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import ROUND_FLOOR, Decimal, localcontext
 from typing import Any
 
-from airflow_ibkr_plugin.trading import risk_account_rules, risk_loss_rules, risk_order_rules
+from airflow_ibkr_plugin.trading import risk_account_rules, risk_drawdown_rules, risk_loss_rules, risk_order_rules
 from airflow_ibkr_plugin.trading.orders import Side
 from airflow_ibkr_plugin.trading.risk import Outcome, RiskContext, RiskRule, Verdict, allow, deny
 from airflow_ibkr_plugin.trading.risk_parts import fit, no_value, positive, schema, unit_worth
@@ -145,6 +145,7 @@ def rules() -> list[RiskRule]:
         *risk_order_rules.rules(),
         *risk_account_rules.rules(),
         *risk_loss_rules.rules(),
+        *risk_drawdown_rules.rules(),
         RiskRule(
             name="order_notional",
             check=order_notional,

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from freezegun import freeze_time
 
-from airflow_ibkr_plugin.execution.market import gather
 from airflow_ibkr_plugin.trading.orders import IntentState, Side
 from airflow_ibkr_plugin.trading.risk_facts import Margin
 
@@ -79,29 +78,6 @@ def test_a_duplicate_within_its_time_is_denied_however_the_first_was_clamped(des
         assert desk.place(run_id="4", quantity=12, rules=rules).state is IntentState.DENIED
 
 
-def test_a_fill_in_another_instrument_makes_the_account_be_asked_again_and_not_the_market(
-    desk: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session, asked = desk.connect(), []
-
-    def count(name: str) -> None:
-        method = getattr(session, name)
-        monkeypatch.setattr(session, name, lambda *given: (asked.append(name), method(*given))[1])
-
-    def gather_then_race(*arguments: Any) -> Any:
-        market = gather(*arguments)
-        monkeypatch.setattr("airflow_ibkr_plugin.execution.reserve.gather", gather)
-        other, key = replace(desk.request().instrument, symbol="QQQ", con_id=1), desk.request(run_id="race").key
-        desk.execute(desk.request(key=replace(key, con_id=1), instrument=other))
-        count("account_snapshot")
-        count("quote")
-        return market
-
-    monkeypatch.setattr("airflow_ibkr_plugin.execution.reserve.gather", gather_then_race)
-    assert desk.execute(desk.request(), session).state is IntentState.FILLED
-    assert asked == ["account_snapshot"]
-
-
 def test_the_broker_is_asked_for_the_margin_of_the_whole_order_where_a_rule_needs_it(desk: Any) -> None:
     asked: list[Decimal] = []
 
@@ -140,7 +116,7 @@ def test_losses_are_those_of_the_strategy_s_own_fills_in_the_account(desk: Any) 
 
 
 def test_of_too_many_fills_nothing_is_known(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_ibkr_plugin.execution.reserve.FILLS", 2)
+    monkeypatch.setattr("airflow_ibkr_plugin.execution.context.FILLS", 2)
     limit = {"rules": {"cooldown": {"seconds": 3600}}}
     assert [desk.place(run_id=str(number), **limit).state for number in range(4)] == [
         *[IntentState.FILLED] * 3,
