@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
+from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
 
 _COMMANDS = "airflow_ibkr_plugin.cli.commands."
 _HALT = "airflow_ibkr_plugin.cli.halt."
+_ORDERS = "airflow_ibkr_plugin.cli.orders."
 
 _STRATEGY = Arg(("--strategy",), default="", help="One strategy; left out: the installation as a whole")
 _REASON = Arg(("--reason",), default="", help="Why, for the record")
@@ -79,6 +80,11 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                     func=lazy_load_command(_HALT + "resume"),
                     args=(_STRATEGY, _REASON),
                 ),
+                GroupCommand(
+                    name="orders",
+                    help="What became of orders, and what only a person may decide",
+                    subcommands=_orders(),
+                ),
                 ActionCommand(
                     name="simulator",
                     help="Run a simulated IB Gateway in the foreground",
@@ -88,6 +94,60 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
             ),
         )
     ]
+
+
+def _orders() -> tuple[CLICommand, ...]:
+    order_ref = Arg(("order_ref",), help="As the list shows it, and TWS in its column Order Ref.")
+    return (
+        ActionCommand(
+            name="list",
+            help="Orders, the newest first",
+            func=lazy_load_command(_ORDERS + "show_list"),
+            args=(
+                Arg(("--open",), action="store_true", help="Only those without a known end"),
+                Arg(("--ambiguous",), action="store_true", help="Only those of which nobody knows what became of them"),
+                Arg(("--run",), default="", help="Only of this run id"),
+                Arg(("--strategy",), default="", help="Only of this strategy"),
+                Arg(("--symbol",), default="", help="Only in this instrument"),
+                Arg(("--limit",), type=int, default=50, help="No more than so many (50)"),
+                ARG_OUTPUT,
+            ),
+        ),
+        ActionCommand(
+            name="show",
+            help="All of one order: states, risk decisions, what the broker has, fills",
+            func=lazy_load_command(_ORDERS + "show"),
+            args=(order_ref, ARG_OUTPUT),
+        ),
+        ActionCommand(
+            name="again",
+            help="Let a task whose order has ended trade once more in its run, when it is cleared",
+            func=lazy_load_command(_ORDERS + "again"),
+            args=(
+                Arg(("dag_id",), help="The DAG"),
+                Arg(("run_id",), help="The run"),
+                Arg(("task_id",), help="The order task, such as symbol.order"),
+                Arg(("--symbol",), default="", help="Which instrument, where the task has several"),
+                Arg(("--reason",), required=True, help="Why, for the record"),
+            ),
+        ),
+        ActionCommand(
+            name="settle",
+            help="Say what became of an ambiguous order; refused where the broker knows it",
+            func=lazy_load_command(_ORDERS + "settle"),
+            args=(
+                order_ref,
+                Arg(
+                    ("--as",),
+                    dest="outcome",
+                    required=True,
+                    choices=("never-sent", "ended"),
+                    help="never-sent: it did not reach the broker; ended: over, and no more filled than is booked",
+                ),
+                Arg(("--reason",), required=True, help="How you know, for the record"),
+            ),
+        ),
+    )
 
 
 def _simulator_arguments() -> tuple[Any, ...]:

@@ -7,8 +7,6 @@ changed; 3 the state is stored, and what else was asked for is not (yet) verifie
 from __future__ import annotations
 
 import argparse
-import getpass
-import socket
 import sys
 import time
 import uuid
@@ -84,11 +82,12 @@ def _at_broker(database: Database, command_id: str, *, flatten: bool) -> None:
 
 
 def _set(database: Database, args: argparse.Namespace, state: TradingState, command_id: str) -> None:
+    from airflow_ibkr_plugin.cli.person import who
     from airflow_ibkr_plugin.execution.halt import set_state
     from airflow_ibkr_plugin.store.trading_states import TradingStates
     from airflow_ibkr_plugin.trading.trading_state import scope_name
 
-    by = f"{getpass.getuser()}@{socket.gethostname()}"
+    by = who()
     change = set_state(
         database, args.strategy, state, by=by, reason=args.reason, command_id=command_id, flatten=args.flatten
     )

@@ -40,6 +40,8 @@ _ORDER = (
     "order_type",
     "limit_price",
     "stop_price",
+    "trail_amount",
+    "trail_percent",
     "tif",
     "outside_rth",
     "perm_id",
