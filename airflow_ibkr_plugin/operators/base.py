@@ -124,8 +124,15 @@ class IBKROperator(BaseOperator):
 
     def execute(self, context: Any) -> Any:
         """Run the task; record its duration, and its failure where it fails. The error goes on to Airflow."""
+        return self.run_recorded(context)
+
+    def run_recorded(self, context: Any, *, before: float = 0.0) -> Any:
+        """See :meth:`execute`.
+
+        :param before: seconds that the same try has taken already, in the worker and deferred.
+        """
         run = TaskRun.from_context(context)
-        started = time.monotonic()
+        started = time.monotonic() - before
         try:
             result = self.run_task(context, run)
         except TRY_FAILURES as error:

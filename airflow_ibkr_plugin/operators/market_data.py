@@ -72,7 +72,10 @@ class MarketDataOperator(BrokerOperator):
 
     def resume(self, context: Any, event: Any) -> Any:
         """The wait is over; `event` is the time that was waited for."""
-        return self.execute(context)
+        # Airflow keeps a try's start over its deferrals.
+        began: datetime | None = context["ti"].start_date
+        now = datetime.now(UTC)
+        return self.run_recorded(context, before=(now - (began or now)).total_seconds())
 
     def _fetch(self, run: TaskRun) -> dict[str, Any]:
         from airflow_ibkr_plugin.broker.contracts import pin
