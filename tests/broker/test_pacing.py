@@ -190,6 +190,8 @@ def test_an_error_is_an_answer(database: Database) -> None:
     with pytest.raises(GatewayUnavailable):
         pacing(database, time).history(Answering(time, GatewayUnavailable("gone")), None, request())
     assert [row.until for row in rows(database)] == [NOON]
+    with database.read() as transaction:
+        assert transaction.query(PacingEvent).all() == []  # and no complaint
 
 
 def test_large_bars_are_not_limited(database: Database) -> None:
@@ -198,6 +200,14 @@ def test_large_bars_are_not_limited(database: Database) -> None:
     for _ in range(100):
         paced.history(Answering(time), None, request(bar_size="1 min"))
     assert time.slept == []
+
+
+def test_the_long_window_is_kept_to_its_very_end(database: Database) -> None:
+    time = Time()
+    spend(database, time)
+    time.now += timedelta(seconds=600.1)  # of 600 s, and of the margin
+    pacing(database, time).history(Answering(time), None, request())
+    assert time.slept == [pytest.approx(0.2)]
 
 
 def test_requests_are_forgotten_after_a_day(database: Database) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
+from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.leaders import Leaders
 
@@ -62,6 +64,26 @@ def test_given_back_another_leads_at_once_under_a_higher_number(database: Databa
         assert not Leaders(session).renew("service", fence, now, SECONDS)
         assert not Leaders(session).release("service", fence, now)
         assert Leaders(session).leads("service", fence + 1)
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)  # on SQLite there is one writer anyway
+def test_no_term_begins_before_what_is_stored_in_the_name_of_the_last_has_been_committed(
+    database: Database, now: datetime
+) -> None:
+    fence = acquire(database, "a", now)
+    assert fence
+    later = now + timedelta(seconds=SECONDS)
+
+    def hurry() -> None:
+        with database.write() as standing:
+            standing.execute(text("SET LOCAL lock_timeout = '50ms'"))
+            Leaders(standing).acquire("service", "b", later, SECONDS)
+
+    with database.write() as storing:
+        assert Leaders(storing).leads("service", fence)
+        with pytest.raises(StoreError, match="lock timeout"):
+            hurry()
+    assert acquire(database, "b", later) == fence + 1
 
 
 def test_of_many_that_stand_at_once_one_leads(

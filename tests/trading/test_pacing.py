@@ -128,6 +128,18 @@ def test_fifty_of_any_size_may_be_open() -> None:
     assert wait(daily, rows, 180) == 0  # all killed
 
 
+def test_who_waits_for_one_of_the_fifty_is_not_overtaken() -> None:
+    daily = request(bar_size="1 day")
+    rows = [row(request(con_id=n, bar_size="1 day"), NOON, after(180)) for n in range(49)]
+    assert wait(daily, rows, 1) == 0
+    first = row(request(con_id=99, bar_size="1 day"), None, after(60))
+    assert wait(daily, [*rows, first], 1) == LOOK_AGAIN.total_seconds()
+
+
+def test_other_hours_are_another_request() -> None:
+    assert wait(request(use_rth=False), [row(request(), NOON, NOON)], 1) == 0
+
+
 def test_who_waits_in_line_is_not_overtaken() -> None:
     spent = [row(request(con_id=n), NOON, NOON) for n in range(60)]
     first = row(request(con_id=98), None, after(700))
@@ -171,6 +183,11 @@ def test_what_was_sent_at_the_old_rate_lowers_nothing_again() -> None:
     burst = [Said(after(n), after(-1)) for n in range(5)]
     assert pace_at(burst, after(5)) == Pace(1, after(4) + PAUSE)
     assert pace_at([*burst, Said(after(30), after(25))], after(31)) == Pace(2, after(30) + 2 * PAUSE)
+    # At the moment at which the rate was lowered what is sent is sent at the new one.
+    assert pace_at([Said(NOON, NOON), Said(after(1), NOON)], after(2)).halvings == 2
+    # An old complaint that comes late starts no step of the recovery anew.
+    late = [*said(0, 60), Said(after(900), after(-1))]
+    assert [pace_at(late, after(at)).halvings for at in (901, 1259, 1260)] == [1, 1, 0]
 
 
 @given(st.lists(st.tuples(st.floats(0, 2000), st.floats(0, 60)), max_size=12), st.floats(0, 4000))
