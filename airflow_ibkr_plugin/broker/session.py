@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, TypeVar
 
-from airflow_ibkr_plugin.broker import placement, queries
+from airflow_ibkr_plugin.broker import bracket_placement, placement, queries
+from airflow_ibkr_plugin.broker.bracket_placement import Leg
 from airflow_ibkr_plugin.broker.gateway import Gateway
 from airflow_ibkr_plugin.broker.loop import PrivateLoop
 from airflow_ibkr_plugin.broker.profit import daily_pnl
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.broker.what_if import what_if
-from airflow_ibkr_plugin.errors import BrokerError
+from airflow_ibkr_plugin.errors import BrokerError, OrderRejected
 from airflow_ibkr_plugin.trading.bars import Bar
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket
@@ -196,6 +197,26 @@ class BrokerSession:
         return self._run(
             placement.place(self._gateway, instrument, ticket, order_id=order_id, order_ref=order_ref, account=account)
         )
+
+    def place_bracket(
+        self, instrument: Instrument, legs: Sequence[Leg], *, account: str
+    ) -> list[BrokerOrder | OrderRejected]:
+        """Send orders as one unit, the entry first and the stop last; returns each as acknowledged, or refused.
+
+        :raises OrderIdInUse: nothing was placed. :raises GatewayUnavailable, BrokerTimeout: unknown what arrived.
+        """
+        return self._run(bracket_placement.place_bracket(self._gateway, instrument, legs, account=account))
+
+    def discard(self, order_ids: Collection[int], order_refs: Collection[str]) -> BrokerTruth:
+        """Take back what the gateway keeps of this client id without having sent it on; returns what the broker has."""
+        return self._run(bracket_placement.discard(self._gateway, order_ids, order_refs))
+
+    def resize(self, instrument: Instrument, order: BrokerOrder, ticket: OrderTicket, quantity: Decimal) -> BrokerOrder:
+        """Change the quantity of a working order of this client id.
+
+        :raises BrokerError: it is another's, or the change was refused. :raises BrokerTimeout: unknown.
+        """
+        return self._run(bracket_placement.resize(self._gateway, instrument, order, ticket, quantity))
 
     def what_if(self, instrument: Instrument, ticket: OrderTicket) -> Margin:
         """What the order would do to the account's margin; nothing is ordered.

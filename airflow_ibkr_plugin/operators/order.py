@@ -29,8 +29,8 @@ class OrderOperator(BrokerOperator):
     :param limit_offset: for LMT, how far the limit stands on the far side of the reference price, as a fraction.
     :param stop_offset: for STP and STP LMT, how far the stop stands from the reference price, as a fraction: above it
         for a buy, below it for a sell. Prices come from here, never from the signal. A TRAIL begins there.
-    :param trail_offset, trail_amount: how far a TRAIL follows the market, one of the two: a fraction of the price, or money of
-        the instrument's currency.
+    :param trail_offset, trail_amount: how far a TRAIL follows the market, one of the two: a fraction of the price, or
+        money of the instrument's currency.
     :param bracket: exits that are sent with the order as one unit: `{stop: {offset: 0.02}, target: {offset: 0.04}}`.
     :param risk: mapping of risk rule to its parameters.
     :param mode: paper or live.
