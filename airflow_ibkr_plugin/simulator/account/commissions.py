@@ -1,8 +1,9 @@
 """What an order costs: IBKR Pro, fixed pricing, smart routed; the lowest tier of spot currencies.
 
 Source: IBKR, "Commissions": Stocks, North America (USD 0.005 a share, at least 1.00, at most 1 % of the value; CAD
-0.01, 1.00, 0.5 %), Europe (0.05 %, at least EUR 3.00, GBP 3.00, CHF 5.00), Asia-Pacific (Japan 0.08 %, at least JPY
-80), Spot Currencies (0.20 basis points, at least USD 2.00, converted and charged in the account's base currency).
+0.01, 1.00, 0.5 %), Europe (0.05 %, at least EUR 3.00), Spot Currencies (0.20 basis points, at least USD 2.00, converted
+and charged in the account's base currency). The least of GBP 3.00 and CHF 5.00 and the prices of Japan (0.08 %, at
+least JPY 80) were not looked up there: they are of that order, and unverified.
 Exchange, regulatory and transaction fees, and taxes are left out.
 """
 
