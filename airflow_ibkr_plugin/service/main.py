@@ -10,6 +10,7 @@ from airflow_ibkr_plugin import settings
 from airflow_ibkr_plugin.service.commands import command_jobs
 from airflow_ibkr_plugin.service.follow import GatewayOf, follow_jobs
 from airflow_ibkr_plugin.service.jobs import Job
+from airflow_ibkr_plugin.service.overdue import overdue_jobs
 from airflow_ibkr_plugin.service.process import Service
 from airflow_ibkr_plugin.service.term import Term
 from airflow_ibkr_plugin.service.upkeep import upkeep_jobs
@@ -28,6 +29,7 @@ def main(gateway_of: GatewayOf) -> int:
 
     def jobs(term: Term) -> Iterator[Job]:
         yield from upkeep_jobs(database, options, term)
+        yield from overdue_jobs(database, term)
         yield from command_jobs(database, term, gateway_of)
         yield from follow_jobs(database, term, gateway_of)
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
-from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.errors import AmbiguousOrder, BrokerTimeout, ClientIdInUse, IntentBusy
 from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.intent import Job
@@ -19,6 +17,7 @@ from airflow_ibkr_plugin.execution.request import request_of
 from airflow_ibkr_plugin.execution.settle import settle
 from airflow_ibkr_plugin.execution.summary import record_order
 from airflow_ibkr_plugin.service.fenced import FencedLease
+from airflow_ibkr_plugin.service.overdue import tell_ambiguous
 from airflow_ibkr_plugin.trading.orders import TERMINAL, IntentState
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 #: A task that failed a moment ago comes back, asks by itself, and needs the lease for it.
 LEFT_TO_TASK = timedelta(seconds=60)
-#: What is ambiguous for this long is told to people.
-ALERT_AFTER = timedelta(minutes=10)
 
 
 class Visit:
@@ -84,8 +81,6 @@ class Visit:
             filled = f"{after.filled:f}"
             log.info("booked", order_ref=row.order_ref, symbol=row.symbol, state=str(after.state), filled=filled)
             record_order(self._database, row.dag_id, row.run_id, row.order_ref)
-        if state is IntentState.AMBIGUOUS and datetime.now(UTC) - row.updated_at >= ALERT_AFTER:
-            self._alert(row, after.reason)
         return state
 
     def _settled(self, job: Job, truth: BrokerTruth) -> IntentState:
@@ -98,24 +93,6 @@ class Visit:
         return job.load().state
 
     def _alert(self, row: OrderIntent, reason: str) -> None:
-        """Once for each order."""
-        message = AlertMessage(
-            severity=Severity.CRITICAL,
-            title=f"[IBKR] {row.strategy}: order {row.symbol} needs a human",
-            summary=f"{row.order_ref} ({row.side} {row.quantity:f} {row.symbol}, account {row.account}): {reason}",
-            done=[f"It was sent by run {row.run_id} of DAG {row.dag_id} and is not sent again by itself."],
-            next_step="Look for its orderRef in TWS or in the account's statement.",
-        )
         with self._database.write() as session:
             self._term.check(session)
-            stored = enqueue(
-                session,
-                message,
-                dedupe_key=f"ambiguous:{row.order_ref}",
-                strategy=row.strategy,
-                dag_id=row.dag_id,
-                run_id=row.run_id,
-                at=datetime.now(UTC),
-            )
-        if stored is not None:
-            log.error("order is ambiguous", order_ref=row.order_ref, symbol=row.symbol, reason=reason)
+            tell_ambiguous(session, row, reason, datetime.now(UTC))

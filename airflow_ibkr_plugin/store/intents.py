@@ -83,6 +83,12 @@ class Intents:
             query = query.where(OrderIntent.state.in_(states))
         return list(self._session.scalars(query.order_by(OrderIntent.id.desc()).limit(most)))
 
+    def unknown(self, *, sent_before: datetime) -> list[OrderIntent]:
+        """Those first sent before then of which nobody knows whether they arrived, oldest first."""
+        unknown = OrderIntent.state.in_({IntentState.SENDING, IntentState.AMBIGUOUS})
+        query = select(OrderIntent).where(unknown, OrderIntent.sent_at <= sent_before)
+        return list(self._session.scalars(query.order_by(OrderIntent.id)))
+
     def transitions(self, intent_id: int) -> list[IntentTransition]:
         """Every move of an intent, oldest first."""
         query = select(IntentTransition).where(IntentTransition.intent_id == intent_id)

@@ -19,7 +19,7 @@ from airflow_ibkr_plugin.errors import BrokerError, ConfigError, GatewayUnavaila
 from airflow_ibkr_plugin.execution.halt import set_state
 from airflow_ibkr_plugin.execution.lease import hold
 from airflow_ibkr_plugin.execution.place import execute
-from airflow_ibkr_plugin.service import follow, visit
+from airflow_ibkr_plugin.service import follow, overdue, visit
 from airflow_ibkr_plugin.service.follow import Follower, follow_jobs
 from airflow_ibkr_plugin.service.jobs import start
 from airflow_ibkr_plugin.store.alerts import Alerts
@@ -216,8 +216,8 @@ def test_an_order_lost_on_its_way_is_never_sent_by_the_service_and_told_of_when_
     assert floor.intent(order_ref).state is IntentState.AMBIGUOUS
     assert floor.gateway.control("orders", order_ref=order_ref)["orders"] == []
     assert alerts(floor) == []  # its task may come back
-    monkeypatch.setattr(visit, "ALERT_AFTER", timedelta(0))
-    assert round_of(floor, term)
+    monkeypatch.setattr(overdue, "ALERT_AFTER", timedelta(0))
+    assert overdue.alert_overdue(floor.database, term)
     assert len(alerts(floor)) == 1
     with leased_session(floor.spec, floor.database, owner="t") as session:  # and it does
         floor.open_market()
