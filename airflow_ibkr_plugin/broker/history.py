@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from airflow_ibkr_plugin.broker.pacing import Pacing
 from airflow_ibkr_plugin.errors import ConfigError, NoMarketData, PacingViolation
 from airflow_ibkr_plugin.store.bars import Bars
+from airflow_ibkr_plugin.store.reconciliations import NoticedSplits
+from airflow_ibkr_plugin.store.sql import current_time
 from airflow_ibkr_plugin.trading.bar_checks import (
     BarReport,
     check_bars,
@@ -148,6 +150,7 @@ class _Fetch:
         # A simulated clock may have been set back since.
         known = [bar for bar in stored if self._bounds(bar)[1] <= self.span[1]]
         fetched, reason = self._fetch(known)
+        split = split_ratio(known, fetched) if reason else None
         known = [] if reason else known
         merged = {bar.time: bar for bar in known} | {bar.time: bar for bar in fetched}
         bars = [merged[at] for at in sorted(merged) if self._inside(merged[at])]
@@ -160,7 +163,7 @@ class _Fetch:
         require_good(report, self.name)
         for warning in report.warnings:
             log.warning("%s: %s", self.name, warning)
-        self._save(fetched, replace=bool(reason))
+        self._save(fetched, replace=bool(reason), split=split)
         new = {bar.time for bar in fetched}
         count = sum(bar.time in new for bar in bars)
         return BarsResult(
@@ -197,7 +200,8 @@ class _Fetch:
             return
         report = self._check(inside, now=self.until)
         require_good(replace(report, gaps=(), stale=None), self.name)
-        self._save(found, replace=replaces or bool(self._inconsistent(known, found)))
+        inconsistent = replaces or bool(self._inconsistent(known, found))
+        self._save(found, replace=inconsistent, split=split_ratio(known, found) if inconsistent else None)
 
     # --- what is missing ----------------------------------------------------------------------------------
 
@@ -307,12 +311,16 @@ class _Fetch:
             quiet=self.quiet if quiet is None else quiet,
         )
 
-    def _save(self, fetched: Sequence[Bar], *, replace: bool) -> None:
+    def _save(self, fetched: Sequence[Bar], *, replace: bool, split: float | None = None) -> None:
         if not fetched:
             return
         with self.database.write() as transaction:
             if replace:
                 Bars(transaction).delete(*self.series)
+            if split is not None:  # the cache will not show it any more, and positions must follow it too
+                NoticedSplits(transaction).add(
+                    self.session.source, self.instrument.con_id, split, current_time(transaction)
+                )
             Bars(transaction).save(*self.series, fetched)
 
 

@@ -52,6 +52,16 @@ class Bars:
         first, last, count = self._session.execute(query).one()
         return (first, last, count) if count else None
 
+    def latest_series(self, source: str, con_id: int, bar_size: str) -> tuple[str, bool, datetime] | None:
+        """`what`, `use_rth` and the start of the last bar of the series of that size that reaches furthest."""
+        query = (
+            select(BarRow.what, BarRow.use_rth, func.max(BarRow.time))
+            .where(BarRow.source == source, BarRow.con_id == con_id, BarRow.bar_size == bar_size)
+            .group_by(BarRow.what, BarRow.use_rth)
+        )
+        rows = [(what, use_rth, last) for what, use_rth, last in self._session.execute(query)]
+        return max(rows, key=lambda row: (row[2], row[:2]), default=None)
+
     def delete(self, source: str, con_id: int, bar_size: str, what: str, use_rth: bool) -> int:
         """Forget the whole series; returns how many bars it had."""
         return changed(self._session, delete(BarRow).where(*_series(source, con_id, bar_size, what, use_rth)))
