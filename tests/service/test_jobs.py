@@ -62,6 +62,28 @@ def test_a_job_that_fails_is_tried_again_and_stops_no_other(
     assert "Traceback" in alert.body
 
 
+def test_a_round_in_which_nothing_could_be_tried_is_no_recovery(
+    database: Database, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "FIRST_WAIT", 0.01)
+    rounds = iter([DOWN, False, DOWN, True])
+
+    def work() -> bool:
+        outcome = next(rounds, None)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome is None:
+            term.end()
+        return bool(outcome)
+
+    with capture_logs() as logs:
+        thread = start(Job(name="alerts", period=0.01, work=work), term, database)
+        thread.join(60)
+    assert not thread.is_alive()
+    assert [entry["event"] for entry in logs] == ["job failed", "job is well again"]
+    assert logs[1]["failed_rounds"] == 2
+
+
 def test_a_job_whose_term_was_lost_ends_without_a_fault(database: Database, term: Any) -> None:
     def lost() -> bool:
         raise NotLeader("Term 1 of the service is over.")
@@ -92,7 +114,7 @@ def test_a_fault_that_lasts_is_told_once_a_day_by_any_number_of_services(databas
         fault.failed(DOWN, NOON + ALERT_AFTER)
         fault.failed(DOWN, NOON + 2 * ALERT_AFTER)
     (alert,) = alerts(database)
-    assert "since 2026-03-02 12:00:00 UTC" in alert.body
+    assert "Failed 3 times since 2026-03-02 12:00:00 UTC" in alert.body  # at the end of that time, not behind it
     Fault(database, "follow").failed(ZeroDivisionError(), NOON)  # another kind of fault is another alert
     fault.failed(DOWN, NOON + timedelta(days=1))
     assert len(alerts(database)) == 3

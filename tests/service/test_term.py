@@ -122,3 +122,27 @@ def test_a_lease_on_an_intent_lets_nothing_through_after_the_term(floor: Any, te
         term.end()
         with pytest.raises(NotLeader):
             fenced.check_before_send()
+
+
+def test_a_lease_on_an_intent_that_was_lost_lets_nothing_through_either(
+    floor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = floor.intent(floor.leave_order(monkeypatch))
+    with (
+        freeze_time(datetime.now(UTC), real_asyncio=True) as clock,
+        hold(floor.database, row.id, "service", seconds=60) as lease,
+    ):
+        term = stand(floor.database, "a", seconds=600)
+        assert term is not None
+        fenced = FencedLease(lease, term)
+        clock.tick(31)
+        with pytest.raises(IntentBusy, match="stood still for 31 s"):
+            fenced.check_before_send()
+        clock.tick(30)
+        with (
+            hold(floor.database, row.id, "worker", seconds=60),
+            pytest.raises(IntentBusy, match="lost to another"),
+            floor.database.write() as transaction,
+        ):
+            fenced.renew(transaction)
+        assert not term.over()
