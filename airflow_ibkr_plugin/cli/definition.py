@@ -9,6 +9,7 @@ from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, CLICommand, G
 _COMMANDS = "airflow_ibkr_plugin.cli.commands."
 _HALT = "airflow_ibkr_plugin.cli.halt."
 _ORDERS = "airflow_ibkr_plugin.cli.orders."
+_LIMITS = "airflow_ibkr_plugin.cli.limits."
 
 _STRATEGY = Arg(("--strategy",), default="", help="One strategy; left out: the installation as a whole")
 _REASON = Arg(("--reason",), default="", help="Why, for the record")
@@ -85,6 +86,11 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                     help="What became of orders, and what only a person may decide",
                     subcommands=_orders(),
                 ),
+                GroupCommand(
+                    name="limits",
+                    help="Risk rules that hold for accounts, whatever their workflows say",
+                    subcommands=_limits(),
+                ),
                 ActionCommand(
                     name="simulator",
                     help="Run a simulated IB Gateway in the foreground",
@@ -94,6 +100,46 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
             ),
         )
     ]
+
+
+def _limits() -> tuple[CLICommand, ...]:
+    account = Arg(("--account",), help="Only of this account; left out: all that there is")
+    whose = Arg(("--account",), default="", help="Number of the account; left out: every account")
+    rule = Arg(("rule",), help="Name of a risk rule, such as order_notional")
+    until = Arg(("--until",), default="", help="When it reverts to what was before, such as 2026-12-01T21:00Z")
+    reason = Arg(("--reason",), required=True, help="Why, for the record")
+    return (
+        ActionCommand(
+            name="list",
+            help="What is in force",
+            func=lazy_load_command(_LIMITS + "show_list"),
+            args=(account, ARG_OUTPUT),
+        ),
+        ActionCommand(
+            name="set",
+            help="Put a limit in force, in place of what it was before",
+            func=lazy_load_command(_LIMITS + "set_limit"),
+            args=(
+                rule,
+                whose,
+                Arg(("--parameters",), default="{}", help="Of the rule, as JSON, such as '{\"max\": 5000}'"),
+                until,
+                reason,
+            ),
+        ),
+        ActionCommand(
+            name="unset",
+            help="Take a limit away",
+            func=lazy_load_command(_LIMITS + "unset_limit"),
+            args=(rule, whose, until, reason),
+        ),
+        ActionCommand(
+            name="history",
+            help="Every change: who, when, from what to what, why",
+            func=lazy_load_command(_LIMITS + "show_history"),
+            args=(account, Arg(("--rule",), help="Only of this rule"), ARG_OUTPUT),
+        ),
+    )
 
 
 def _orders() -> tuple[CLICommand, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.limits import LimitChange
@@ -108,14 +108,15 @@ class Limits:
         )
 
     def _newer(self, row: LimitChange) -> bool:
-        """Whether another change was in force when this one's time was over."""
-        query = select(LimitChange).where(
+        """Whether a later change was in force until this one's time was over."""
+        query = select(LimitChange.id).where(
             LimitChange.live,
             LimitChange.account == row.account,
             LimitChange.rule == row.rule,
             LimitChange.id > row.id,
+            or_(LimitChange.until.is_(None), LimitChange.until >= row.until),
         )
-        return any(_runs(other, row.until) for other in self._session.scalars(query))
+        return self._session.scalar(query.limit(1)) is not None
 
     def _in_force(self, account: str, rule: str, at: datetime) -> AccountLimit | None:
         found = (limit for limit in self.in_force(account, at) if (limit.account, limit.rule) == (account, rule))
@@ -143,8 +144,8 @@ class Limits:
         return account == EVERY_ACCOUNT or self._session.scalar(query) is not None
 
 
-def _runs(row: LimitChange, at: datetime | None) -> bool:
-    return row.until is None or at is None or row.until > at
+def _runs(row: LimitChange, at: datetime) -> bool:
+    return row.until is None or row.until > at
 
 
 def _limit(row: LimitChange) -> AccountLimit:
