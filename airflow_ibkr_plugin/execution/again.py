@@ -70,7 +70,7 @@ def _of_one_instrument(rows: Sequence[OrderIntent], symbol: str, whose: str) -> 
         raise ConfigError(
             f"No order{f' in {symbol}' if symbol else ''} of task {whose} is on record"
             f"{f', only in {known}' if known else ''}.",
-            remedy="See `airflow ibkr orders list --run RUN_ID`. What was never decided needs no leave: clear the task.",
+            remedy="See `airflow ibkr orders list`. What was never decided needs no leave: clear the task.",
         )
     if len({row.con_id for row in found}) > 1:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.broker.connect import leased_session
-from airflow_ibkr_plugin.errors import ConfigError, IBKRPluginError, IntentBusy, StoreError
+from airflow_ibkr_plugin.errors import BrokerError, ConfigError, IBKRPluginError, IntentBusy, StoreError
 from airflow_ibkr_plugin.execution.halt import GatewayOf, load
 from airflow_ibkr_plugin.execution.place import execute, resume
 from airflow_ibkr_plugin.execution.request import OrderRequest
@@ -21,9 +21,10 @@ from airflow_ibkr_plugin.store.positions import ACCOUNT, Positions
 from airflow_ibkr_plugin.store.sources import gateway_kind
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.trading.instruments import Instrument, SecType
+from airflow_ibkr_plugin.trading.market_hours import is_open
 from airflow_ibkr_plugin.trading.orders import TERMINAL, IntentKey, OrderTicket, Side
 from airflow_ibkr_plugin.trading.sizing import whole_increments
-from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG, INSTALLATION
+from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG, INSTALLATION, command_run_id
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
 #: How long a closing order may take to fill; what is left then is cancelled.
 WAIT_SECONDS = 60.0
-# One command at a time closes the positions of an account. One that died is waited for so long, but not by its own id.
-_CLAIM_SECONDS = 600.0
+# One command at a time closes the positions of an account, and renews its claim before each order. One that died is
+# waited for so long, but not by the same claimant.
+_CLAIM_SECONDS = 180.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +56,34 @@ class Holding:
 
 @dataclass(frozen=True, kw_only=True)
 class Flattening:
-    """What :func:`flatten` did: the orders, and what is held still, or could not be asked, and why."""
+    """What :func:`flatten` did: the orders, and what is held still, or could not be asked, and why.
+
+    :param busy: somebody else closes positions there at this moment; it is worth to call again.
+    """
 
     closed: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    busy: bool = False
 
 
 def flatten(
-    database: Database, command_id: str, *, gateway_of: GatewayOf, owner: str, wait_seconds: float = WAIT_SECONDS
+    database: Database,
+    command_id: str,
+    *,
+    gateway_of: GatewayOf,
+    owner: str,
+    wait_seconds: float = WAIT_SECONDS,
+    claimant: str = "",
 ) -> Flattening:
     """Close what each strategy of the command's scope holds; for the installation, what the account holds besides.
+    Of a closing, what it is about.
 
     Called again for the same command it goes on where it was: an order that was sent is found, not sent again; what
     one left open (it did not fill in time, or was refused) is closed by the next. When nothing is left, that is
-    stored, and further calls do nothing.
+    stored, and further calls do nothing. While a market is known to be closed nothing is sent there.
 
+    :param claimant: who closes, where that is not the person who repeats the command: a caller takes over at once from
+        one of its own name, and waits for any other.
     :raises ConfigError: the command is ended, does not flatten, or its cancel is not verified yet.
     :raises StoreError: the trading database failed.
     """
@@ -82,17 +97,22 @@ def flatten(
         return Flattening()
     closed: list[str] = []
     left: list[str] = []
+    busy = False
     for source in _sources(database, command):
         try:
             spec = gateway_of(source.partition(":")[2])
-            with leased_session(spec, database, owner=owner) as session, _claim(database, session, command_id):
+            with leased_session(spec, database, owner=owner) as session:
                 if session.source != source:
                     raise ConfigError(
                         f"connection {spec.conn_id!r} leads to {session.source} now.", remedy="Set it back."
                     )
-                _flatten_at(session, database, command, owner, wait_seconds, closed, left)
+                with _claim(database, session, claimant or command_id) as claim:
+                    _flatten_at(session, database, command, owner, wait_seconds, claim, closed, left)
         except StoreError:
             raise
+        except IntentBusy as error:
+            busy = True
+            left.append(f"{source}: {error}")
         except IBKRPluginError as error:
             left.append(f"{source}: {error}")
     if not left:
@@ -100,7 +120,7 @@ def flatten(
             stored = TradingCommands(transaction).get(command_id)
             assert stored is not None
             stored.flat_at = datetime.now(UTC)
-    return Flattening(closed=tuple(closed), left=tuple(left))
+    return Flattening(closed=tuple(closed), left=tuple(left), busy=busy)
 
 
 def _sources(database: Database, command: TradingCommand) -> list[str]:
@@ -108,32 +128,43 @@ def _sources(database: Database, command: TradingCommand) -> list[str]:
     with database.read() as transaction:
         traded = TradingCommands(transaction).sources(command)
         held = {
-            row.source for row in Positions(transaction).list() if row.quantity and _in_scope(command, row.strategy)
+            row.source
+            for row in Positions(transaction).list()
+            if row.quantity and _in_scope(command, row.strategy, row.symbol)
         }
     return sorted(held | traded.keys())
 
 
-def _in_scope(command: TradingCommand, strategy: str) -> bool:
-    return strategy != ACCOUNT and command.strategy in (INSTALLATION, strategy)
+def _in_scope(command: TradingCommand, strategy: str, symbol: str) -> bool:
+    mine = strategy != ACCOUNT and command.strategy in (INSTALLATION, strategy)
+    return mine and command.symbol in ("", symbol)
 
 
 @contextmanager
-def _claim(database: Database, session: BrokerSession, command_id: str) -> Iterator[None]:
-    """Be the only command that closes positions of the account; a command takes over from itself."""
+def _claim(database: Database, session: BrokerSession, claimant: str) -> Iterator[Callable[[], None]]:
+    """Be the only one who closes positions of the account; gives what holds the claim longer, or raises IntentBusy."""
     name, one = f"flatten:{gateway_kind(session.source)}:{session.account}", range(1)
+    busy = IntentBusy(
+        f"Another command, or the service, closes the positions of {session.account}.",
+        remedy=f"Wait for it, at most {_CLAIM_SECONDS / 60:.0f} minutes where it has died, and try again.",
+    )
+
+    def renew() -> None:
+        with database.write() as transaction:
+            now = datetime.now(UTC)
+            if not ClientLeases(transaction).renew(name, one.start, claimant, now, _CLAIM_SECONDS):
+                raise busy
+
     with database.write() as transaction:
         leases = ClientLeases(transaction)
-        leases.release(name, one.start, command_id)
-        if leases.acquire(name, one, command_id, datetime.now(UTC), _CLAIM_SECONDS) is None:
-            raise IntentBusy(
-                f"Another command closes the positions of {session.account}.",
-                remedy=f"Wait for it, at most {_CLAIM_SECONDS / 60:.0f} minutes where it has died, and try again.",
-            )
+        leases.release(name, one.start, claimant)
+        if leases.acquire(name, one, claimant, datetime.now(UTC), _CLAIM_SECONDS) is None:
+            raise busy
     try:
-        yield
+        yield renew
     finally:
         with database.write() as transaction:
-            ClientLeases(transaction).release(name, one.start, command_id)
+            ClientLeases(transaction).release(name, one.start, claimant)
 
 
 def _flatten_at(
@@ -142,15 +173,18 @@ def _flatten_at(
     command: TradingCommand,
     owner: str,
     wait_seconds: float,
+    claim: Callable[[], None],
     closed: list[str],
     left: list[str],
 ) -> None:
     for order_ref in _unfinished(session, database, command):
+        claim()
         resume(session, database, order_ref, owner=owner, wait_seconds=wait_seconds)
     why: dict[tuple[str, int], str] = {}
     # What no strategy explains comes last: what the strategies close is no part of it.
     for holdings in (_of_strategies, _unexplained):
         for holding in holdings(session, database, command):
+            claim()
             try:
                 said = _close(session, database, command, holding, owner, wait_seconds)
                 closed.append(said)
@@ -168,15 +202,16 @@ def _flatten_at(
 def _unfinished(session: BrokerSession, database: Database, command: TradingCommand) -> list[str]:
     """Closing orders of an earlier call that may be at the broker."""
     with database.read() as transaction:
-        rows = TradingCommands(transaction).unfinished_closing(_run_id(command), session.source)
+        rows = TradingCommands(transaction).unfinished_closing(command_run_id(command.id), session.source)
     return [row.order_ref for row in rows]
 
 
 def _of_strategies(session: BrokerSession, database: Database, command: TradingCommand) -> list[Holding]:
-    """By our books, by the session's connection."""
+    """By our books, by the session's connection; of a closing no more than is left of its quantity."""
     with database.read() as transaction:
         rows = Positions(transaction).list(source=session.source)
-    return [
+        left = TradingCommands(transaction).left_to_close(command.id)
+    found = [
         Holding(
             strategy=row.strategy,
             account=row.account,
@@ -187,8 +222,11 @@ def _of_strategies(session: BrokerSession, database: Database, command: TradingC
             sec_type=row.sec_type,
         )
         for row in rows
-        if row.quantity and _in_scope(command, row.strategy)
+        if row.quantity and _in_scope(command, row.strategy, row.symbol)
     ]
+    if left is None:
+        return found
+    return [replace(one, quantity=max(-left, min(left, one.quantity))) for one in found] if left else []
 
 
 def _unexplained(session: BrokerSession, database: Database, command: TradingCommand) -> list[Holding]:
@@ -229,6 +267,8 @@ def _close(
             f"connection {session.spec.conn_id!r} trades {session.account} now.", remedy="Set its account back."
         )
     instrument = session.resolve(_named(holding))
+    if is_open(instrument, session.now()) is False:
+        raise BrokerError("its market is closed.", remedy="Give the command again, or leave it to the service.")
     quantity = whole_increments(abs(holding.quantity), Decimal(1), instrument.size_increment)
     if quantity < instrument.min_size:
         raise ConfigError(f"the smallest order is {instrument.min_size:f}.", remedy="Close it by hand in TWS.")
@@ -253,7 +293,7 @@ def _key(database: Database, command: TradingCommand, holding: Holding) -> Inten
         key = IntentKey(
             installation=installation_id(transaction),
             dag_id=holding.strategy,
-            run_id=_run_id(command),
+            run_id=command_run_id(command.id),
             task_id="flatten",
             con_id=holding.con_id,
             leg=FLATTEN_LEG,
@@ -261,11 +301,6 @@ def _key(database: Database, command: TradingCommand, holding: Holding) -> Inten
         while (row := Intents(transaction).by_order_ref(key.order_ref)) is not None and row.state in TERMINAL:
             key = replace(key, generation=key.generation + 1)
     return key
-
-
-def _run_id(command: TradingCommand) -> str:
-    """What stands in the place of the DAG run in the orderRef."""
-    return f"command:{command.id}"
 
 
 def _named(holding: Holding) -> Instrument:

@@ -17,7 +17,13 @@ from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.trading_states import TradingStates
 from airflow_ibkr_plugin.trading.orders import IntentState
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule
-from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG, TRADING_STATE, EffectiveState, TradingState
+from airflow_ibkr_plugin.trading.trading_state import (
+    FLATTEN_LEG,
+    TRADING_STATE,
+    EffectiveState,
+    TradingState,
+    command_id_of,
+)
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.execution.request import OrderRequest
@@ -40,7 +46,7 @@ def state_rules(transaction: Session, row: OrderIntent, context: RiskContext) ->
 
 
 def closing_rules(transaction: Session, row: OrderIntent, context: RiskContext) -> Rules:
-    """The one rule for a closing order: no more than the strategy holds, and than the account has of it.
+    """The one rule for a closing order: no more than the strategy holds, than the account has, than was asked for.
 
     What other strategies hold on the other side, by their books, is no part of what the account has of this one. With
     the strategy '', what no strategy's book explains is closed, as far as the account itself comes closer to zero.
@@ -54,6 +60,9 @@ def closing_rules(transaction: Session, row: OrderIntent, context: RiskContext) 
     holdings: tuple[Decimal, ...] = (context.held, account - opposite)
     if not row.strategy:
         holdings = (context.held + context.position - sum(booked.values(), Decimal(0)), account - opposite, account)
+    left = TradingCommands(transaction).left_to_close(command_id_of(row.run_id), excluding=row.id)
+    if left is not None:
+        holdings = (*holdings, -row.side.sign * left)
     return [_rule(TradingStates(transaction).effective(row.strategy), holdings, closing=True)]
 
 
@@ -95,5 +104,5 @@ def begin_sending(job: Job, seen: EffectiveState, reason: str, **changes: Any) -
 def cancel_wanted(job: Job) -> str:
     """Why a working order of this intent is to be cancelled now; '' where nobody wants that."""
     with job.database.read() as transaction:
-        command = TradingCommands(transaction).wants_cancelled(job.request.strategy, job.intent_id)
+        command = TradingCommands(transaction).wants_cancelled(job.intent_id)
     return f"command {command.id} of {command.requested_by}: {command.reason or command.state}" if command else ""

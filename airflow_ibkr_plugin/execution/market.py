@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,17 +10,21 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from airflow_ibkr_plugin.errors import NoMarketData
 from airflow_ibkr_plugin.store.bookings import Bookings
 from airflow_ibkr_plugin.trading.market_hours import is_open
+from airflow_ibkr_plugin.trading.portfolio import Quote
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
     from airflow_ibkr_plugin.store.database import Database
     from airflow_ibkr_plugin.trading.instruments import Instrument
     from airflow_ibkr_plugin.trading.orders import OrderTicket
-    from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
+    from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot
     from airflow_ibkr_plugin.trading.risk import RiskRule
     from airflow_ibkr_plugin.trading.risk_facts import Margin
+
+log = logging.getLogger(__name__)
 
 #: What was gathered is asked for again when the transaction begins later than this.
 EXPIRY_SECONDS = 15.0
@@ -61,14 +66,15 @@ class Market:
         )
 
 
-def gather(session: BrokerSession, database: Database, instrument: Instrument) -> Market:
+def gather(session: BrokerSession, database: Database, instrument: Instrument, *, closing: bool = False) -> Market:
     """Ask the broker for all that a decision on the instrument needs.
 
+    :param closing: the order closes a position by a person's command, and goes out though no price is told.
     :raises NoMarketData: it has no price at all.
     """
     gathered = time.monotonic()
     account, booked = _account(session, database)
-    quote = session.quote(instrument)
+    quote = _quote(session, instrument, closing=closing)
     now = session.now()
     return Market(
         now=now,
@@ -79,6 +85,16 @@ def gather(session: BrokerSession, database: Database, instrument: Instrument) -
         booked=booked,
         gathered=gathered,
     )
+
+
+def _quote(session: BrokerSession, instrument: Instrument, *, closing: bool) -> Quote:
+    try:
+        return session.quote(instrument)
+    except NoMarketData as error:
+        if not closing:
+            raise
+        log.warning("%s is closed without a price: %s", instrument.name, error)
+        return Quote(con_id=instrument.con_id, at=session.now())
 
 
 def ask_account_again(market: Market, session: BrokerSession, database: Database, instrument: Instrument) -> Market:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from airflow_ibkr_plugin.store.executions import Executions
+from airflow_ibkr_plugin.store.intents import RESERVING
 from airflow_ibkr_plugin.store.models.orders import OrderIntent
 from airflow_ibkr_plugin.store.models.trading_state import TradingCommand
 from airflow_ibkr_plugin.store.sql import insert_if_absent
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER
-from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG, INSTALLATION
+from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG, INSTALLATION, CommandKind, command_run_id
 
 
 class TradingCommands:
@@ -28,7 +31,8 @@ class TradingCommands:
     def get_or_create(self, command_id: str, **fields: Any) -> TradingCommand:
         """The command of that id, made if there is none. It is about every intent that is stored by now.
 
-        :param fields: strategy, state, flatten, requested_by, requested_at, reason.
+        :param fields: strategy, state, flatten, requested_by, requested_at, reason; of a closing its kind, symbol and
+            quantity besides.
         """
         last = self._session.scalar(select(func.max(OrderIntent.id))) or 0
         values = {"id": command_id, "last_intent_id": last, "last_error": "", **fields}
@@ -40,24 +44,66 @@ class TradingCommands:
         query = select(TradingCommand).where(TradingCommand.cancelled_at.is_(None), TradingCommand.ended_at.is_(None))
         return list(self._session.scalars(query.order_by(TradingCommand.requested_at, TradingCommand.id)))
 
-    def wants_cancelled(self, strategy: str, intent_id: int) -> TradingCommand | None:
-        """A command that this intent's order is to be cancelled by."""
-        return next(
-            (
-                command
-                for command in self.uncancelled()
-                if command.strategy in (INSTALLATION, strategy) and intent_id <= command.last_intent_id
-            ),
-            None,
+    def unflattened(self) -> list[TradingCommand]:
+        """Those that close positions, of which not all are closed yet; nothing of them works any more. Oldest first."""
+        query = select(TradingCommand).where(
+            TradingCommand.flatten,
+            TradingCommand.cancelled_at.is_not(None),
+            TradingCommand.flat_at.is_(None),
+            TradingCommand.ended_at.is_(None),
         )
+        return list(self._session.scalars(query.order_by(TradingCommand.requested_at, TradingCommand.id)))
+
+    def wants_cancelled(self, intent_id: int) -> TradingCommand | None:
+        """A command that this intent's order is to be cancelled by."""
+        for command in self.uncancelled():
+            query = select(OrderIntent.id).where(*_target(command), OrderIntent.id == intent_id)
+            if self._session.scalar(query) is not None:
+                return command
+        return None
+
+    def flattening(self, intent: OrderIntent) -> bool:
+        """Whether a command is at work, or will be, on closing what this intent's order brought."""
+        query = select(TradingCommand.id).where(
+            TradingCommand.flatten,
+            TradingCommand.flat_at.is_(None),
+            TradingCommand.ended_at.is_(None),
+            TradingCommand.strategy.in_((INSTALLATION, intent.strategy)),
+            TradingCommand.symbol.in_(("", intent.symbol)),
+            TradingCommand.last_intent_id >= intent.id,
+        )
+        return self._session.scalar(query.limit(1)) is not None
 
     def end(self, strategy: str, at: datetime) -> None:
-        """The state of this scope was loosened: its commands are not carried on."""
+        """The state of this scope was loosened: the commands that tightened it are not carried on."""
         self._session.execute(
             update(TradingCommand)
-            .where(TradingCommand.strategy == strategy, TradingCommand.ended_at.is_(None))
+            .where(
+                TradingCommand.kind == CommandKind.STATE,
+                TradingCommand.strategy == strategy,
+                TradingCommand.ended_at.is_(None),
+            )
             .values(ended_at=at)
         )
+
+    def left_to_close(self, command_id: str, *, excluding: int | None = None) -> Decimal | None:
+        """How many units a closing may still trade, its orders that may fill counted as filled; None: no such bound.
+
+        :param excluding: id of an intent that is not counted.
+        """
+        command = self.get(command_id)
+        if command is None or command.quantity is None:
+            return None
+        query = select(OrderIntent).where(
+            OrderIntent.leg == FLATTEN_LEG, OrderIntent.run_id == command_run_id(command_id)
+        )
+        left = command.quantity
+        for row in self._session.scalars(query):
+            if row.id != excluding:
+                fills = Executions(self._session).for_intent(row.id)
+                filled = sum((fill.quantity for fill in fills), Decimal(0))
+                left -= max(row.quantity, filled) if row.state in RESERVING else filled
+        return max(left, Decimal(0))
 
     def sources(self, command: TradingCommand) -> dict[str, bool]:
         """Where orders of the command's intents went to, and whether any of them may be there still."""
@@ -93,4 +139,9 @@ def _target(command: TradingCommand) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [OrderIntent.id <= command.last_intent_id]
     if command.strategy != INSTALLATION:
         conditions.append(OrderIntent.strategy == command.strategy)
+    if command.symbol:
+        conditions.append(OrderIntent.symbol == command.symbol)
+    if not command.flatten:
+        # What is held keeps its stop. The exits of an entry that has not filled end with it.
+        conditions.append(OrderIntent.parent_id.is_(None))
     return conditions

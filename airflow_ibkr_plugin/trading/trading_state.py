@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -16,6 +16,7 @@ from airflow_ibkr_plugin.trading.sizing import whole_increments
 INSTALLATION = ""
 #: Leg of the orders that close positions by a person's command.
 FLATTEN_LEG = "flatten"
+_COMMAND = "command:"
 
 
 class TradingState(StrEnum):
@@ -38,6 +39,16 @@ class CommandKind(StrEnum):
 
 
 _STRICTNESS = {TradingState.ACTIVE: 0, TradingState.REDUCING: 1, TradingState.HALTED: 2}
+
+
+def command_run_id(command_id: str) -> str:
+    """What stands in the place of the DAG run in the orderRefs of a command's orders."""
+    return f"{_COMMAND}{command_id}"
+
+
+def command_id_of(run_id: str) -> str:
+    """Inverse of :func:`command_run_id`."""
+    return run_id.removeprefix(_COMMAND)
 
 
 def scope_name(strategy: str) -> str:
@@ -92,4 +103,10 @@ TRADING_STATE = RiskRule(
     parameters={"type": "object", "required": ["state", "why", "closing", "holdings"]},
     order=0,
     description="Holds every order against the trading state; always on, and in no workflow.",
+)
+
+RECONCILIATION = replace(
+    TRADING_STATE,
+    name="reconciliation",
+    description="Lets an order only close where the account is not reconciled with the broker; always on.",
 )

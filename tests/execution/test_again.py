@@ -103,7 +103,7 @@ def test_a_leg_that_works_keeps_the_whole_from_being_traded_again(desk: Any) -> 
     desk.broker.fate = lambda *_: None
     request = desk.request(leave_working=True)
     desk.execute(replace(request, key=replace(request.key, leg="stop")))
-    with pytest.raises(ConfigError, match="stop.* is working"):
+    with pytest.raises(ConfigError, match=r"stop.* is working"):
         again(desk.database)
 
 

@@ -8,7 +8,7 @@ from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.trading_states import TradingStates
 from airflow_ibkr_plugin.trading.orders import IntentKey
-from airflow_ibkr_plugin.trading.trading_state import TradingState
+from airflow_ibkr_plugin.trading.trading_state import CommandKind, TradingState
 
 HALTED, REDUCING, ACTIVE = TradingState.HALTED, TradingState.REDUCING, TradingState.ACTIVE
 
@@ -103,19 +103,40 @@ def test_a_command_is_made_once_and_is_about_the_intents_before_it(
         commands = TradingCommands(session)
         assert commands.get_or_create("c1", **command_fields(now, reason="other")).reason == "drill"
         assert commands.get_or_create("c1", **command_fields(now)).last_intent_id == before.id
-        wanted = commands.wants_cancelled("momentum", before.id)
+        wanted = commands.wants_cancelled(before.id)
         assert wanted is not None
         assert wanted.id == "c1"
-        assert commands.wants_cancelled("momentum", after.id) is None
+        assert commands.wants_cancelled(after.id) is None
 
 
 def test_a_command_of_one_strategy_is_about_no_other(database: Database, now: datetime, make_intent: Any) -> None:
     intent = make_intent()
+    other = make_intent(
+        IntentKey(installation="i", dag_id="other", run_id="2", task_id="order", con_id=1), strategy="other"
+    )
     with database.write() as session:
         commands = TradingCommands(session)
         commands.get_or_create("c1", **command_fields(now, strategy="momentum"))
-        assert commands.wants_cancelled("momentum", intent.id)
-        assert not commands.wants_cancelled("other", intent.id)
+        assert commands.wants_cancelled(intent.id)
+        assert not commands.wants_cancelled(other.id)
+
+
+def test_a_closing_is_about_its_symbol_and_is_not_ended_by_a_looser_state(
+    database: Database, now: datetime, make_intent: Any
+) -> None:
+    intent = make_intent()
+    fields = command_fields(now, strategy="momentum", kind=CommandKind.CLOSE, flatten=True)
+    with database.write() as session:
+        commands = TradingCommands(session)
+        commands.get_or_create("c1", **fields, symbol="NONE")
+        assert commands.wants_cancelled(intent.id) is None
+        commands.get_or_create("c2", **fields, symbol=intent.symbol)
+        assert commands.wants_cancelled(intent.id).id == "c2"
+        commands.end("momentum", now)
+        assert [command.id for command in commands.uncancelled()] == ["c1", "c2"]
+        commands.get("c2").cancelled_at = now
+        session.flush()
+        assert [command.id for command in commands.unflattened()] == ["c2"]
 
 
 def test_a_command_that_is_carried_out_or_ended_cancels_nothing_more(
@@ -132,4 +153,4 @@ def test_a_command_that_is_carried_out_or_ended_cancels_nothing_more(
         assert [command.id for command in commands.uncancelled()] == ["c2"]
         commands.get_or_create("c2", **command_fields(now)).cancelled_at = now
         session.flush()
-        assert commands.wants_cancelled("momentum", intent.id) is None
+        assert commands.wants_cancelled(intent.id) is None
