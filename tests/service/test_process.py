@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.service.term import LEASE_SECONDS, Term, stand
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.leaders import Leaders
+from airflow_ibkr_plugin.store.models import LeaderRow
 
 Until = Callable[[str, Callable[[], Any]], Any]
 both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
@@ -83,13 +84,15 @@ def test_one_that_lost_its_term_stops_and_stands_again(servers: Any, until: Unti
 
 
 class FailingDatabase(Database):
-    """Fails as long as it is told to."""
+    """Fails as long as it is told to, and counts how often."""
 
     failing = False
+    failures = 0
 
     @contextmanager
     def write(self, *, serialize: str = "") -> Iterator[Session]:
         if self.failing:
+            self.failures += 1
             raise StoreError("The trading database failed: no connection.")
         with super().write(serialize=serialize) as session:
             yield session
@@ -119,15 +122,22 @@ def serving(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     assert statuses == [process.STOPPED]
 
 
+def leader_of(database: Database) -> Any:
+    with database.read() as session:
+        return session.query(LeaderRow).one()
+
+
 def test_a_database_that_fails_for_a_moment_costs_no_term(
     serving: tuple[FailingDatabase, list[Term]], until: Until
 ) -> None:
     database, terms = serving
     until("leads", lambda: terms)
+    ran_until = leader_of(database).until
     database.failing = True
-    time.sleep(0.2)  # several renewals fail
+    until("several renewals failed", lambda: database.failures >= 3)
     database.failing = False
-    time.sleep(1.5)  # longer than the lease
+    # Renewed for longer than the lease that ran when it failed.
+    until("led on", lambda: terms[0].over() or leader_of(database).until > ran_until + timedelta(seconds=1))
     assert len(terms) == 1
     assert not terms[0].over()
 

@@ -116,9 +116,9 @@ def test_every_contract_has_a_rule_of_its_own_step(instrument: Any) -> None:
     assert increments(market_rule(instrument.min_tick)) == [(0.0, float(instrument.min_tick))]
 
 
-def test_exchanges(ib: ibi.IB) -> None:
+def test_exchanges(ib: ibi.IB, until: Any) -> None:
     ticker = ib.reqMktData(ibi.Stock("AAPL", "SMART", "USD"))
-    ib.sleep(0.2)
+    until(lambda: ticker.bboExchange)
     components = ib.reqSmartComponents(ticker.bboExchange)
     assert {"NASDAQ", "ARCA"} <= {item.exchange for item in components}
     assert ib.reqSmartComponents("nowhere") == []

@@ -150,7 +150,7 @@ def test_a_market_order_outside_hours_waits_for_the_open(
     assert trade.orderStatus.status == "PreSubmitted"
     assert (trade.order.orderId, 399) in seen
     simulator.control("clock", set="2026-11-23T14:29:59+00:00")
-    ib.sleep(0.1)
+    ib.reqCurrentTime()  # what it has to say of the order comes before its answer
     assert not trade.isDone()
     simulator.control("clock", set="2026-11-23T15:00:00+00:00")
     until(trade.isDone)
