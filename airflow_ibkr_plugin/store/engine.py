@@ -13,6 +13,16 @@ from sqlalchemy.exc import ArgumentError
 from airflow_ibkr_plugin.errors import ConfigError, StoreError
 
 BUSY_SECONDS = 30
+#: A server that is gone without a word (its machine, or the network between) is noticed after about 30 s, not after
+#: hours. Source: PostgreSQL, libpq, "Parameter Key Words". What the URL says counts more.
+_NOTICE_DEATH = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+_LIBPQ = ("psycopg2", "psycopg")  # drivers that take libpq's parameters
 WRITES = "ibkr_writes"  # execution option: the transaction is one that writes
 
 
@@ -48,7 +58,13 @@ def make_engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        engine = create_engine(url, json_serializer=dumps, pool_pre_ping=True)
+        options = _NOTICE_DEATH if url.get_driver_name() in _LIBPQ else {}
+        engine = create_engine(
+            url,
+            json_serializer=dumps,
+            pool_pre_ping=True,
+            connect_args={name: value for name, value in options.items() if name not in url.query},
+        )
         event.listen(engine, "connect", _prepare_postgres)
     return engine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import URL, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
@@ -273,3 +273,18 @@ def test_open_database_is_one_per_url(url: str, monkeypatch: pytest.MonkeyPatch,
     assert keys(second) == set()
     first.dispose()
     second.dispose()
+
+
+@pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+def test_a_server_that_is_gone_without_a_word_is_noticed(database: Database) -> None:
+    def parameters(url: URL) -> dict[str, str]:
+        engine = engine_module.make_engine(url)
+        with engine.connect() as connection:
+            found: dict[str, str] = connection.connection.dbapi_connection.get_dsn_parameters()  # type: ignore[union-attr]
+        engine.dispose()
+        return found
+
+    asked = {"connect_timeout": "10", "keepalives_idle": "10", "keepalives_count": "4", "tcp_user_timeout": "30000"}
+    assert asked.items() <= parameters(database.url).items()
+    patient = parameters(database.url.update_query_dict({"tcp_user_timeout": "90000"}))
+    assert (patient["tcp_user_timeout"], patient["connect_timeout"]) == ("90000", "10")
