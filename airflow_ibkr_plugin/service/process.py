@@ -101,12 +101,10 @@ class Service:
         except NotLeader as error:
             log.error("leadership lost", owner=self._owner, term=term.fence, error=str(error))
             return False
-        except StoreError as error:
+        except StoreError as error:  # while it lasts, the term may run out: the next renewal says so
             self._say(error)
-            if term.over():
-                log.error("leadership lost", owner=self._owner, term=term.fence, error="the lease was not renewed")
-            return not term.over()
-        self._trouble = ""
+        else:
+            self._trouble = ""
         return True
 
     def _hand_over(self, term: Term) -> None:
