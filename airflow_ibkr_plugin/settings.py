@@ -56,6 +56,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "Apprise URLs that alerts of this installation go to, separated by spaces.",
         sensitive=True,
     ),
+    "reconcile_seconds": _option(
+        "integer", "300", "Seconds between two reconciliations of each account with the broker by the service."
+    ),
+    "reconcile_max_age": _option(
+        "integer",
+        "900",
+        "Seconds after which an order that opens exposure reconciles its account first; if that fails, it is denied.",
+    ),
     "packages_blocked": _option(
         "string", "", "Names of strategy packages (entry points) that are not loaded, separated by commas."
     ),
@@ -73,6 +81,8 @@ class Settings:
     mlflow_ui_url: str
     allow_live: bool
     alert_urls: tuple[str, ...]
+    reconcile_seconds: int
+    reconcile_max_age: int
     packages_blocked: tuple[str, ...]
     airflow_base_url: str
 
@@ -86,6 +96,12 @@ def load() -> Settings:
 
     def text(key: str) -> str:
         return str(conf.get(SECTION, key, fallback=OPTIONS[key]["default"])).strip()
+
+    def seconds(key: str) -> int:
+        value = text(key)
+        if not (value.isascii() and value.isdigit() and 0 < int(value) <= 86400):
+            raise ConfigError(f"[{SECTION}] {key} is {value!r}.", remedy="Set it to whole seconds, from 1 to 86400.")
+        return int(value)
 
     tracking = text("mlflow_tracking_uri").rstrip("/")
     if not tracking.startswith(("http://", "https://")):
@@ -104,6 +120,8 @@ def load() -> Settings:
         mlflow_ui_url=text("mlflow_ui_url").rstrip("/") or tracking,
         allow_live=consent == "true",
         alert_urls=tuple(text("alert_urls").split()),
+        reconcile_seconds=seconds("reconcile_seconds"),
+        reconcile_max_age=seconds("reconcile_max_age"),
         packages_blocked=tuple(name.strip() for name in text("packages_blocked").split(",") if name.strip()),
         airflow_base_url=str(conf.get("api", "base_url", fallback="http://localhost:8080")).rstrip("/"),
     )

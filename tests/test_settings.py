@@ -25,7 +25,10 @@ def test_defaults_lie_in_airflow_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not loaded.allow_live
 
 
-@pytest.mark.parametrize(("option", "value"), [("ALLOW_LIVE", "yes please"), ("MLFLOW_TRACKING_URI", "/some/folder")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("ALLOW_LIVE", "yes please"), ("MLFLOW_TRACKING_URI", "/some/folder"), ("RECONCILE_MAX_AGE", "0")],
+)
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, option: str, value: str) -> None:
     monkeypatch.setenv(f"AIRFLOW__IBKR__{option}", value)
     with pytest.raises(ConfigError, match=option.lower()):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.execution.gate import closing_rules, is_closing, state_rules
 from airflow_ibkr_plugin.execution.intent import ticket_of
+from airflow_ibkr_plugin.execution.reconciled import reconciled_rules
 from airflow_ibkr_plugin.registry import get_registry
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.account_peaks import AccountPeaks
@@ -51,7 +52,7 @@ def all_rules(
     """Those asked for, and those that are on for every order; of a closing order, that it closes."""
     if is_closing(request):
         return closing_rules(transaction, row, context)
-    rules = [*asked, *state_rules(transaction, row, context)]
+    rules = [*asked, *state_rules(transaction, row, context), *reconciled_rules(transaction, row, context)]
     names = {rule.name for rule, _ in rules}
     always = [MARKET_DATA, OPEN_ORDERS] if request.allow_short else [MARKET_DATA, OPEN_ORDERS, SHORT_SELLING]
     return rules + [(rule, {}) for rule in always if rule.name not in names]

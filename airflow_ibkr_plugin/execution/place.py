@@ -13,6 +13,7 @@ from airflow_ibkr_plugin.execution.intent import Job
 from airflow_ibkr_plugin.execution.lease import hold, lease_seconds
 from airflow_ibkr_plugin.execution.market import Market, gather
 from airflow_ibkr_plugin.execution.outcome import OrderOutcome, outcome_of
+from airflow_ibkr_plugin.execution.reconciled import keep_reconciled
 from airflow_ibkr_plugin.execution.recover import recover
 from airflow_ibkr_plugin.execution.request import OrderRequest, request_of
 from airflow_ibkr_plugin.execution.reserve import reserve
@@ -122,6 +123,7 @@ def _reserve_and_send(job: Job, market: Market | None) -> BrokerOrder | None:
 
     :raises StoreError: the trading state kept changing between the risk check and the send.
     """
+    keep_reconciled(job)
     for _ in range(_ATTEMPTS):
         if job.load().state in TERMINAL:
             return None

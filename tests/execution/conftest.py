@@ -122,14 +122,21 @@ class MemorySession:
         b = self.broker
         return Quote(con_id=instrument.con_id, at=b.now, bid=b.price, ask=b.price, delayed=b.delayed)
 
+    def positions(self) -> list[Position]:
+        quantity = self.broker.position()
+        return [
+            Position(account=ACCOUNT, con_id=SPY.con_id, symbol="SPY", quantity=quantity, average_cost=Decimal(100))
+        ]
+
+    def executions(self) -> list[Execution]:
+        return list(self.broker.executions)
+
+    def everything(self) -> BrokerTruth:
+        orders = tuple(self.broker.orders.values())
+        return BrokerTruth(orders=orders, executions=tuple(self.broker.executions), asked_at=datetime.now(UTC))
+
     def account_snapshot(self) -> AccountSnapshot:
-        held = Position(
-            account=ACCOUNT,
-            con_id=SPY.con_id,
-            symbol="SPY",
-            quantity=self.broker.position(),
-            average_cost=Decimal(100),
-        )
+        (held,) = self.positions()
         return AccountSnapshot(
             account=ACCOUNT,
             at=self.broker.now,
