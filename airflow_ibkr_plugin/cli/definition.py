@@ -81,6 +81,12 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                     func=lazy_load_command(_HALT + "resume"),
                     args=(_STRATEGY, _REASON),
                 ),
+                ActionCommand(
+                    name="close",
+                    help="Close a strategy's position, what works in it cancelled first; exit status as of a halt",
+                    func=lazy_load_command("airflow_ibkr_plugin.cli.close.close"),
+                    args=_close(),
+                ),
                 GroupCommand(
                     name="orders",
                     help="What became of orders, and what only a person may decide",
@@ -139,6 +145,17 @@ def _limits() -> tuple[CLICommand, ...]:
             func=lazy_load_command(_LIMITS + "show_history"),
             args=(account, Arg(("--rule",), help="Only of this rule"), ARG_OUTPUT),
         ),
+    )
+
+
+def _close() -> tuple[Any, ...]:
+    return (
+        Arg(("--strategy",), default="", help="Whose position"),
+        Arg(("--symbol",), default="", help="Only in this instrument; left out: all that it holds"),
+        Arg(("--quantity",), default="", help="Only so many units of it; left out: all"),
+        _REASON,
+        Arg(("--command-id",), default="", help="Take up an earlier command again, as it was; it sends nothing twice"),
+        Arg(("--withdraw",), action="store_true", help="Carry the command of --command-id on no more"),
     )
 
 

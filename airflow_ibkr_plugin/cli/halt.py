@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 import uuid
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.errors import IBKRPluginError
 
 if TYPE_CHECKING:
-    from airflow_ibkr_plugin.execution.halt import Enforcement
     from airflow_ibkr_plugin.store.database import Database
     from airflow_ibkr_plugin.trading.trading_state import TradingState
-
-NOT_VERIFIED = 3
-# A worker that holds its order cancels it by itself within seconds; the lease of one that died ends after a minute.
-PATIENCE_SECONDS = 90.0
-_PAUSE_SECONDS = 1.0
 
 
 def halt(args: argparse.Namespace) -> None:
@@ -49,6 +41,7 @@ def resume(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace, state: TradingState) -> None:
+    from airflow_ibkr_plugin.cli.at_broker import at_broker, not_verified
     from airflow_ibkr_plugin.store.database import open_database
 
     cancels = args.cancel_working or args.flatten
@@ -64,21 +57,9 @@ def _run(args: argparse.Namespace, state: TradingState) -> None:
         return
     print(f"Command {command_id}: repeat it with --command-id {command_id}", flush=True)
     try:
-        _at_broker(database, command_id, flatten=args.flatten)
+        at_broker(database, command_id, flatten=args.flatten)
     except IBKRPluginError as error:
-        _not_verified([str(error)], "done")
-
-
-def _at_broker(database: Database, command_id: str, *, flatten: bool) -> None:
-    done = _cancel(database, command_id)
-    if not done.verified:
-        _not_verified([*done.left, *done.unreachable], "cancelled")
-    print("The broker has confirmed that nothing of it is left working.", flush=True)
-    if not flatten:
-        return
-    if left := _flatten(database, command_id):
-        _not_verified(left, "closed")
-    print("All positions of it are closed.")
+        not_verified([str(error)], "done")
 
 
 def _set(database: Database, args: argparse.Namespace, state: TradingState, command_id: str) -> None:
@@ -104,37 +85,3 @@ def _set(database: Database, args: argparse.Namespace, state: TradingState, comm
         print(f"It stays {effective}")
     if not known:
         print(f"Warning: no run and no order of {name} is on record. Check its name.", file=sys.stderr)
-
-
-def _cancel(database: Database, command_id: str) -> Enforcement:
-    """Rounds until it is verified, a gateway cannot be asked, or patience is at its end."""
-    from airflow_ibkr_plugin.cli.connections import gateway_of
-    from airflow_ibkr_plugin.execution.halt import enforce
-
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        owner = f"command {command_id}/{uuid.uuid4().hex[:8]}"
-        found = enforce(database, command_id, gateway_of=gateway_of, owner=owner)
-        for line in found.cancelled:
-            print(f"cancelled: {line}", flush=True)
-        if found.verified or found.unreachable or time.monotonic() > deadline:
-            return found
-        time.sleep(_PAUSE_SECONDS)
-
-
-def _flatten(database: Database, command_id: str) -> tuple[str, ...]:
-    """Close the positions; returns what is left."""
-    from airflow_ibkr_plugin.cli.connections import gateway_of
-    from airflow_ibkr_plugin.execution.flatten import flatten
-
-    found = flatten(database, command_id, gateway_of=gateway_of, owner=f"command {command_id}/{uuid.uuid4().hex[:8]}")
-    for line in found.closed:
-        print(f"closing: {line}", flush=True)
-    return found.left
-
-
-def _not_verified(left: Iterable[str], what: str) -> NoReturn:
-    for line in left:
-        print(f"left: {line}", file=sys.stderr)
-    print(f"NOT VERIFIED: the state is stored, and not all is {what}. Repeat the command by its id.", file=sys.stderr)
-    sys.exit(NOT_VERIFIED)

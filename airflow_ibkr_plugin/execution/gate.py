@@ -60,7 +60,7 @@ def closing_rules(transaction: Session, row: OrderIntent, context: RiskContext) 
     holdings: tuple[Decimal, ...] = (context.held, account - opposite)
     if not row.strategy:
         holdings = (context.held + context.position - sum(booked.values(), Decimal(0)), account - opposite, account)
-    left = TradingCommands(transaction).left_to_close(command_id_of(row.run_id), excluding=row.id)
+    left = TradingCommands(transaction).left_to_close(command_id_of(row.run_id), may_fill=True, excluding=row.id)
     if left is not None:
         holdings = (*holdings, -row.side.sign * left)
     return [_rule(TradingStates(transaction).effective(row.strategy), holdings, closing=True)]

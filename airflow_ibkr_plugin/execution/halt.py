@@ -20,7 +20,7 @@ from airflow_ibkr_plugin.store.models.trading_state import TradingCommand, Tradi
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.trading_states import TradingStates
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, IntentState
-from airflow_ibkr_plugin.trading.trading_state import TradingState, scope_name
+from airflow_ibkr_plugin.trading.trading_state import CommandKind, TradingState, scope_name
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.database import Database
@@ -75,9 +75,11 @@ def set_state(
 def _check_same(known: TradingCommand | None, strategy: str, state: TradingState, flatten: bool) -> None:
     if known is None:
         return
-    if (known.strategy, known.state, known.flatten) != (strategy, state, flatten):
+    wanted = (CommandKind.STATE, strategy, state, flatten)
+    if (known.kind, known.strategy, known.state, known.flatten) != wanted:
+        what = known.state if known.kind is CommandKind.STATE else known.kind
         raise ConfigError(
-            f"Command {known.id} was {known.state.upper()} for {scope_name(known.strategy)}"
+            f"Command {known.id} was {what.upper()} for {scope_name(known.strategy)}"
             f"{' with --flatten' if known.flatten else ''}, not this.",
             remedy="Repeat it as it was, or leave --command-id out.",
         )
@@ -251,8 +253,9 @@ def load(database: Database, command_id: str) -> TradingCommand:
 
 def _refuse_ended(found: TradingCommand) -> None:
     if found.ended_at is not None:
+        loosened = f"{scope_name(found.strategy)} was given a looser state"
+        why = "it was withdrawn" if found.kind is CommandKind.CLOSE else loosened
         raise ConfigError(
-            f"Command {found.id} was ended at {found.ended_at:%Y-%m-%d %H:%M:%S} UTC, when"
-            f" {scope_name(found.strategy)} was given a looser state.",
+            f"Command {found.id} was ended at {found.ended_at:%Y-%m-%d %H:%M:%S} UTC, when {why}.",
             remedy="Give a new command, without --command-id.",
         )

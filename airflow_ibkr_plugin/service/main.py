@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from airflow_ibkr_plugin import settings
+from airflow_ibkr_plugin.service.closing import closing_jobs
 from airflow_ibkr_plugin.service.commands import command_jobs
 from airflow_ibkr_plugin.service.follow import GatewayOf, follow_jobs
 from airflow_ibkr_plugin.service.jobs import Job
@@ -31,6 +32,7 @@ def main(gateway_of: GatewayOf) -> int:
         yield from upkeep_jobs(database, options, term)
         yield from overdue_jobs(database, term)
         yield from command_jobs(database, term, gateway_of)
+        yield from closing_jobs(database, term, gateway_of)
         yield from follow_jobs(database, term, gateway_of)
 
     stop = threading.Event()

@@ -86,9 +86,10 @@ class TradingCommands:
             .values(ended_at=at)
         )
 
-    def left_to_close(self, command_id: str, *, excluding: int | None = None) -> Decimal | None:
-        """How many units a closing may still trade, its orders that may fill counted as filled; None: no such bound.
+    def left_to_close(self, command_id: str, *, may_fill: bool = False, excluding: int | None = None) -> Decimal | None:
+        """How many units a closing has still to close; None where it has no such bound.
 
+        :param may_fill: count its orders that may fill as filled: what one more may trade.
         :param excluding: id of an intent that is not counted.
         """
         command = self.get(command_id)
@@ -102,7 +103,7 @@ class TradingCommands:
             if row.id != excluding:
                 fills = Executions(self._session).for_intent(row.id)
                 filled = sum((fill.quantity for fill in fills), Decimal(0))
-                left -= max(row.quantity, filled) if row.state in RESERVING else filled
+                left -= max(row.quantity, filled) if may_fill and row.state in RESERVING else filled
         return max(left, Decimal(0))
 
     def sources(self, command: TradingCommand) -> dict[str, bool]:

@@ -47,8 +47,8 @@ def command_run_id(command_id: str) -> str:
 
 
 def command_id_of(run_id: str) -> str:
-    """Inverse of :func:`command_run_id`."""
-    return run_id.removeprefix(_COMMAND)
+    """Inverse of :func:`command_run_id`; '' for the run of a DAG."""
+    return run_id.removeprefix(_COMMAND) if run_id.startswith(_COMMAND) else ""
 
 
 def scope_name(strategy: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
+from airflow_ibkr_plugin.cli import at_broker
 from airflow_ibkr_plugin.cli import halt as commands
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.request import OrderRequest
@@ -118,10 +119,10 @@ def test_with_the_gateway_down_it_halts_says_so_and_ends_with_3(
 ) -> None:
     trade(gateway, trading_database, "2", Decimal(100))
     gateway.control("logout", mode="refuse")
-    assert run(commands.halt, cancel_working=True, command_id="c1") == commands.NOT_VERIFIED == 3
+    assert run(commands.halt, cancel_working=True, command_id="c1") == at_broker.NOT_VERIFIED == 3
     said = capsys.readouterr()
     assert "the installation: ACTIVE -> HALTED" in said.out
-    assert "NOT VERIFIED: the state is stored" in said.err
+    assert "NOT VERIFIED: the command is stored" in said.err
     assert "left: simulator:ibkr_default: No gateway at" in said.err
     assert state(trading_database) is TradingState.HALTED
     gateway.control("login")
@@ -136,7 +137,7 @@ def test_it_waits_for_what_may_be_on_its_way_and_no_longer_than_its_patience(
     with pytest.raises(Exception, match="connection"):
         trade(gateway, trading_database, "1")
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "PATIENCE_SECONDS", 0.0)
+        patch.setattr(at_broker, "PATIENCE_SECONDS", 0.0)
         assert run(commands.halt, cancel_working=True, command_id="c1") == 3
         assert "may be on its way to the broker" in capsys.readouterr().err
     assert run(commands.halt, cancel_working=True, command_id="c1") == 0
