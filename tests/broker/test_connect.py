@@ -42,6 +42,13 @@ def test_each_session_has_a_client_id_of_its_own(spec: GatewaySpec, database: Da
         assert again.client_id == 10
 
 
+def test_ids_to_avoid_are_taken_where_there_are_no_others(spec: GatewaySpec, database: Database) -> None:
+    with leased_session(spec, database, owner="a", avoid=[10, 11]) as session:
+        assert session.client_id == 12
+    with leased_session(spec, database, owner="a", avoid=spec.client_ids) as session:
+        assert session.client_id == 10
+
+
 def test_an_id_that_a_stranger_holds_is_passed_over(spec: GatewaySpec, database: Database) -> None:
     with BrokerSession.open(spec, client_id=10), leased_session(spec, database, owner="a") as session:
         assert session.client_id == 11

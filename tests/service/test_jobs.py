@@ -94,6 +94,19 @@ def test_a_job_whose_term_was_lost_ends_without_a_fault(database: Database, term
     assert alerts(database) == []
 
 
+def test_what_goes_wrong_while_it_is_told_to_stop_is_no_fault(database: Database, term: Any) -> None:
+    def interrupted() -> bool:
+        term.end()
+        raise ZeroDivisionError("its session was closed under it")
+
+    with capture_logs() as logs:
+        thread = start(Job(name="follow", period=0.01, work=interrupted), term, database)
+        thread.join(60)
+    assert not thread.is_alive()
+    assert [entry["event"] for entry in logs] == ["job interrupted"]
+    assert alerts(database) == []
+
+
 def test_a_fault_is_logged_when_it_begins_changes_and_ends(database: Database) -> None:
     fault = Fault(database, "follow")
     with capture_logs() as logs:
@@ -114,6 +127,7 @@ def test_a_fault_that_lasts_is_told_once_a_day_by_any_number_of_services(databas
         fault.failed(DOWN, NOON + ALERT_AFTER)
         fault.failed(DOWN, NOON + 2 * ALERT_AFTER)
     (alert,) = alerts(database)
+    assert alert.severity == "error"
     assert "Failed 3 times since 2026-03-02 12:00:00 UTC" in alert.body  # at the end of that time, not behind it
     Fault(database, "follow").failed(ZeroDivisionError(), NOON)  # another kind of fault is another alert
     fault.failed(DOWN, NOON + timedelta(days=1))

@@ -12,6 +12,7 @@ from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.errors import AlertNotDelivered, NotLeader, TrackingUnavailable
 from airflow_ibkr_plugin.execution import place
+from airflow_ibkr_plugin.service.term import stand
 from airflow_ibkr_plugin.service.upkeep import expire_leases, send_alerts, send_records
 from airflow_ibkr_plugin.store.client_leases import ClientLeases
 from airflow_ibkr_plugin.store.database import Database
@@ -21,12 +22,13 @@ from airflow_ibkr_plugin.tracking.records import begin_run
 from airflow_ibkr_plugin.trading.orders import IntentState
 
 
+def killed(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
 def test_a_reservation_that_a_crash_left_is_released_and_recorded(
     floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
         patched.setattr(place, "send", killed)
         order_ref = floor.leave_order(monkeypatch)
@@ -35,6 +37,19 @@ def test_a_reservation_that_a_crash_left_is_released_and_recorded(
     assert floor.intent(order_ref).state is IntentState.DECIDED
     with floor.database.read() as session:
         assert TrackingOutbox(session).count_waiting("demo", "run-1") > 0
+
+
+def test_a_leader_that_was_succeeded_unawares_releases_nothing(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "send", killed)
+    order_ref = floor.leave_order(monkeypatch)
+    assert term.release()
+    assert stand(floor.database, "another") is not None
+    assert not term.over()  # by its own clock
+    with pytest.raises(NotLeader):
+        expire_leases(floor.database, term)
+    assert floor.intent(order_ref).state is IntentState.RESERVED
 
 
 def test_client_ids_of_the_dead_are_forgotten_and_others_kept(database: Database, term: Any) -> None:
