@@ -45,12 +45,19 @@ def die() -> None:
 
 
 class Boundaries:
-    """Counts what this process passes, and pulls the triggers."""
+    """Counts what this process passes, and pulls the triggers.
 
-    def __init__(self, triggers: tuple[Trigger, ...], control: Callable[..., Any]) -> None:
+    :param control: does a control command at the gateway. :param kill: ends this process.
+    """
+
+    def __init__(
+        self, triggers: tuple[Trigger, ...], control: Callable[..., Any], kill: Callable[[], None] = die
+    ) -> None:
         self.passed: Counter[str] = Counter()
-        self._triggers = {(t.boundary, t.at, t.after): t for t in triggers}
+        # The fault comes before the kill, where both are at one boundary.
+        self._triggers = sorted(triggers, key=lambda trigger: trigger.command is None)
         self._control = control
+        self._kill = kill
 
     def install(self) -> None:
         DefaultDialect.do_commit = self._wrap(DefaultDialect.do_commit, lambda *_: [COMMIT])  # type: ignore[method-assign]
@@ -72,13 +79,13 @@ class Boundaries:
         return wrapped
 
     def _pull(self, at: dict[str, int], *, after: bool) -> None:
-        for boundary, number in at.items():
-            trigger = self._triggers.get((boundary, number, after))
-            if trigger is None:
+        for trigger in self._triggers:
+            if trigger.after is not after or at.get(trigger.boundary) != trigger.at:
                 continue
             if trigger.command is None:
-                die()
-            self._control(**trigger.command)
+                self._kill()
+            else:
+                self._control(**trigger.command)
 
 
 def _sent(_connection: Any, message: bytes) -> list[str]:

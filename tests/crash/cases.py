@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from boundaries import COMMIT, PLACED, RECEIVE, SEND, Trigger
-
-Commands = tuple[dict[str, Any], ...]
+from faults import FAULTS, NO_FAULT, Fault
 
 
 @dataclass(frozen=True)
@@ -29,84 +28,7 @@ SCENARIOS = (
     Scenario("partial", "KO", {"sizing": {"quantity": 12_000}, "wait_seconds": 0.3}),
 )
 
-
-@dataclass(frozen=True)
-class Fault:
-    """What goes wrong at the gateway.
-
-    :param armed: control commands before the first try. :param of_order: they are for the case's order alone.
-    :param triggers: what happens at a boundary of the first try. :param mended: control commands after it.
-    """
-
-    name: str
-    armed: Commands = ()
-    of_order: bool = True
-    triggers: tuple[Trigger, ...] = ()
-    mended: Commands = ()
-
-
-def _armed(name: str, cmd: str = "", *, of_order: bool = True, **arguments: Any) -> Fault:
-    return Fault(name, ({"cmd": cmd or name, **arguments},), of_order)
-
-
-def _placed(name: str, after: bool, cmd: str, mended: Commands = (), **arguments: Any) -> Fault:
-    return Fault(name, triggers=(Trigger(PLACED, 1, after, {"cmd": cmd, **arguments}),), mended=mended)
-
-
-NO_FAULT = Fault("none")
-_RESTORED: Commands = ({"cmd": "connectivity", "state": "restored_data_lost"},)
-_ORDERS, _FILLS = ["openOrder", "orderStatus"], ["execDetails", "commissionReport"]
-FAULTS = (
-    NO_FAULT,
-    _armed("missing_acknowledgement"),
-    _armed("lose_order"),
-    _armed("drop_before_accept"),
-    _armed("drop_after_accept"),
-    _armed("duplicate_status", count=9),
-    _armed("fill before status", "reorder", how="fill_before_status"),
-    _armed("statuses backwards", "reorder", how="status_backwards"),
-    _armed("commission before fill", "reorder", how="commission_before_execution"),
-    _armed("second_perm_id"),
-    _armed("unnamed_fill", count=3),
-    _armed("roll_back_ids", of_order=False, by=20, count=3),
-    _armed("late statuses", "delay", of_order=False, messages=_ORDERS, seconds=0.2, count=6),
-    _armed("overtaken fills", "delay", of_order=False, messages=_FILLS, seconds=0.2, count=6, keep_order=False),
-    _placed("message_rate", False, "message_rate"),
-    _armed("keep_client_id", of_order=False, seconds=0.5),
-    _placed("link lost before sending", False, "connectivity", _RESTORED, state="lost"),
-    _placed("link lost after sending", True, "connectivity", _RESTORED, state="lost"),
-    _placed("restart before sending", False, "restart", seconds=0.2),
-    _placed("restart after sending", True, "restart", seconds=0.2),
-    _placed("cut after sending", True, "drop"),
-)
-
-
-@dataclass(frozen=True)
-class Kill:
-    """SIGKILL to a try: at a boundary, or so many seconds after it began. Neither: it lives."""
-
-    trigger: Trigger | None = None
-    seconds: float | None = None
-
-    def __str__(self) -> str:
-        return f"after {self.seconds:.4f} s" if self.seconds is not None else str(self.trigger or "-")
-
-
-@dataclass(frozen=True)
-class Case:
-    """:param kills: of the first tries, one each; later ones live."""
-
-    number: int
-    scenario: Scenario
-    fault: Fault = NO_FAULT
-    kills: tuple[Kill, ...] = field(default=())
-
-    @property
-    def run_id(self) -> str:
-        return f"case-{self.number}"
-
-    def __str__(self) -> str:
-        return f"case {self.number}: {self.scenario.name}, {self.fault.name}, killed {', '.join(map(str, self.kills))}"
+INSTANT = "instant"
 
 
 @dataclass(frozen=True)
@@ -117,34 +39,111 @@ class Clean:
     seconds: float
 
 
-def make_cases(clean: dict[str, Clean], number: int, seed: int) -> list[Case]:
-    """Random kills under random faults, then every boundary of every scenario without a fault, or a sample of them.
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL to a try.
 
-    Half of the cases at least are random; the first of them are the same for every number of cases.
+    :param boundary: where; `instant`: at any moment; '': it lives.
+    :param share: of all such boundaries of a clean try, or of its time, those that it passes first; from 0.
     """
-    everywhere = [(scenario, NO_FAULT, kills) for scenario in SCENARIOS for kills in _each(clean[scenario.name])]
+
+    boundary: str = ""
+    share: float = 0.0
+    after: bool = False
+
+    def trigger(self, clean: Clean) -> Trigger | None:
+        """The boundary, where it is at one."""
+        if self.boundary in ("", INSTANT):
+            return None
+        return Trigger(self.boundary, 1 + int(self.share * clean.passed[self.boundary]), self.after)
+
+    def seconds(self, clean: Clean) -> float | None:
+        """How long after its beginning, where it is at an instant."""
+        return self.share * clean.seconds if self.boundary == INSTANT else None
+
+    def __str__(self) -> str:
+        if not self.boundary:
+            return "-"
+        return f"{'after' if self.after else 'before'} {self.boundary} at {self.share:.1%}"
+
+
+LIVES = Kill()
+
+
+@dataclass(frozen=True)
+class Case:
+    """:param kills: of the first tries, one each; later ones live. :param twice: the first try runs twice at once, as
+    when Celery delivers a task again.
+    """
+
+    number: int
+    scenario: Scenario
+    fault: Fault = NO_FAULT
+    kills: tuple[Kill, ...] = ()
+    twice: bool = False
+
+    @property
+    def run_id(self) -> str:
+        return f"case-{self.number}"
+
+    @property
+    def row(self) -> str:
+        """The table's row that it counts in."""
+        return "redelivered" if self.twice else self.fault.name
+
+    def __str__(self) -> str:
+        what = f"{self.scenario.name}, {self.fault.name}{', twice at once' if self.twice else ''}"
+        return f"case {self.number}: {what}, killed {', '.join(map(str, self.kills))}"
+
+
+_Parts = tuple[Scenario, Fault, tuple[Kill, ...], bool]
+
+
+def make_cases(clean: dict[str, Clean], number: int, seed: int) -> list[Case]:
+    """Random kills under random faults; every commit under every fault; every boundary of every scenario.
+
+    Of the last two as many as there is room for. Half of the cases are random where there is not room for all; the
+    first random ones are the same for every number of cases.
+    """
     chance = random.Random(seed)
-    cases = [_random(clean, chance) for _ in range(max(number - len(everywhere), number // 2))]
-    cases += chance.sample(everywhere, number - len(cases))
-    return [Case(n, *parts) for n, parts in enumerate(cases, 1)]
+    everywhere = [
+        (scenario, NO_FAULT, (kill,), False) for scenario in SCENARIOS for kill in _each(clean[scenario.name])
+    ]
+    under_faults = list(_under_faults(clean, random.Random(seed)))
+    count = max(number - len(everywhere) - len(under_faults), number // 2)
+    cases = [_random(n, chance) for n in range(count)]
+    left = number - count
+    if left < len(everywhere) + len(under_faults):
+        few = min(left // 2, len(under_faults))
+        under_faults = chance.sample(under_faults, few)
+        everywhere = chance.sample(everywhere, left - few)
+    return [Case(n, *parts) for n, parts in enumerate([*cases, *under_faults, *everywhere], 1)]
 
 
-def _each(clean: Clean) -> Iterator[tuple[Kill, ...]]:
+def _each(clean: Clean) -> Iterator[Kill]:
     for boundary in (COMMIT, SEND, RECEIVE):
-        for at in range(1, clean.passed[boundary] + 1):
+        for at in range(clean.passed[boundary]):
             for after in (False, True) if boundary != RECEIVE else (False,):
-                yield (Kill(Trigger(boundary, at, after)),)
+                yield Kill(boundary, (at + 0.5) / clean.passed[boundary], after)
 
 
-def _random(clean: dict[str, Clean], chance: random.Random) -> tuple[Scenario, Fault, tuple[Kill, ...]]:
-    scenario = chance.choice(SCENARIOS)
-    kills = tuple(_kill(clean[scenario.name], chance) for _ in range(chance.choice((1, 2))))
-    return scenario, chance.choice(FAULTS), kills
+def _under_faults(clean: dict[str, Clean], chance: random.Random) -> Iterator[_Parts]:
+    for number, fault in enumerate(FAULTS[1:]):
+        scenario = SCENARIOS[number % len(SCENARIOS)]
+        commits = clean[scenario.name].passed[COMMIT]
+        for at in range(commits):
+            yield scenario, fault, (Kill(COMMIT, (at + 0.5) / commits, chance.random() < 0.5),), False
+        for after in (False, True):
+            yield scenario, fault, (Kill(PLACED, 0.0, after),), False
 
 
-def _kill(clean: Clean, chance: random.Random) -> Kill:
+def _random(number: int, chance: random.Random) -> _Parts:
+    kills = tuple(_kill(chance) for _ in range(chance.choice((1, 2))))
+    return chance.choice(SCENARIOS), FAULTS[number % len(FAULTS)], kills, chance.random() < 0.1
+
+
+def _kill(chance: random.Random) -> Kill:
     if chance.random() < 0.5:
-        return Kill(seconds=chance.random() * 1.3 * clean.seconds)
+        return Kill(INSTANT, 1.3 * chance.random())
     boundary = chance.choice((COMMIT, SEND, RECEIVE, PLACED))
-    at = 1 + int(chance.random() * clean.passed[boundary])
-    return Kill(Trigger(boundary, at, after=chance.random() < 0.5))
+    return Kill(boundary, chance.random(), after=chance.random() < 0.5)

@@ -1,73 +1,39 @@
-"""One simulated gateway in a process of its own, one trading database, and tries of the order task forked from here."""
+"""One simulated gateway, one trading database, and tries of the order task forked from here."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import json
-import logging
-import os
-import pkgutil
-import select
-import signal
-import socket
-import subprocess
-import sys
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import exchange_calendars
 from boundaries import Boundaries, Trigger
-from cases import Case, Clean, Kill, Scenario
+from cases import LIVES, SCENARIOS, Case, Clean, Kill, Scenario
+from forks import Child, warm_up
+from gateway import Gateway
 from sqlalchemy import update
 
-from airflow_ibkr_plugin import execution
-from airflow_ibkr_plugin.broker import library
 from airflow_ibkr_plugin.broker.connect import leased_session
-from airflow_ibkr_plugin.errors import Family, IBKRPluginError
+from airflow_ibkr_plugin.errors import Family
 from airflow_ibkr_plugin.hooks.ibkr import IBKRHook
 from airflow_ibkr_plugin.operators.order import OrderOperator
-from airflow_ibkr_plugin.registry import get_registry
 from airflow_ibkr_plugin.store.database import installation_id, open_database
 from airflow_ibkr_plugin.store.models import ClientLease, OrderIntent
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import IntentKey
 
 DAG_ID, TASK_ID = "crash", "order"
-ACCOUNT = "DU1234567"
-CLOCK = "2026-03-02T15:00:00+00:00"  # a Monday, half an hour into the session
-CASH = 10**11
 TRIES = 12
+# A Monday, half an hour into the session; every day of the suite begins at that time.
+CLOCK = "2026-03-02T15:00:00+00:00"
 _BACK_OFF_SECONDS = 0.25
-_HUNG_SECONDS = 60.0
-_LAZY = ("airflow.sdk.execution_time.supervisor", "airflow_ibkr_plugin.alerts.failures", "_strptime")
-
-
-class Gateway:
-    """The simulator's process."""
-
-    def __init__(self) -> None:
-        options = ["--port=0", "--control-port=0", f"--clock={CLOCK}", f"--account={ACCOUNT}", f"--cash=USD={CASH}"]
-        command = [sys.executable, "-m", "airflow_ibkr_plugin.simulator", *options, "--log-level=ERROR"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        told = json.loads(self._process.stdout.readline())
-        self.port, self._control_port = told["port"], told["control_port"]
-
-    def control(self, **command: Any) -> dict[str, Any]:
-        with socket.create_connection(("127.0.0.1", self._control_port), timeout=30) as connection:
-            connection.sendall(json.dumps(command).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(connection.makefile().readline())
-        if not answer["ok"]:
-            raise ValueError(f"{command}: {answer['error']}")
-        return answer
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+# Commands about an order that the broker has to have first.
+_ABOUT_ORDER = ("error", "completed_order")
 
 
 @dataclass(frozen=True)
@@ -86,65 +52,94 @@ class TaskInstance:
 
 
 class Floor:
-    """Warm: all that a try needs is imported before the first fork, and nothing is connected."""
+    """Warm: all that a try needs is imported before the first fork, and nothing is connected.
+
+    :ivar by_hand: what was bought by hand, by conId.
+    """
 
     def __init__(self, gateway: Gateway, log: Path) -> None:
         self.gateway = gateway
+        self.by_hand: dict[int, Decimal] = {}
+        self.day = datetime.fromisoformat(CLOCK)
+        self._days = _days()
         self._log = log
-        _warm_up()
+        warm_up()
         self.database = open_database()
         with self.database.write() as transaction:
-            self._installation = installation_id(transaction)
+            self.installation = installation_id(transaction)
         self._instruments: dict[str, Instrument] = {}
+        self.passed: dict[str, Clean] = {}
+        self._clean_ones = itertools.count(1)
+
+    def begin_day(self) -> None:
+        """A new day at the broker, which tells nothing of the days before; its first orders end well."""
+        self.day = next(self._days)
+        self.gateway.control(cmd="clock", set=self.day.isoformat())
+        self.passed = {scenario.name: self._clean(scenario) for scenario in SCENARIOS}
 
     def instrument(self, symbol: str) -> Instrument:
         if symbol not in self._instruments:
-            self._instruments[symbol] = Instrument.from_dict(self._fork(lambda: _resolve(symbol))["done"])
+            self._instruments[symbol] = Instrument.from_dict(self._done(lambda: _resolve(symbol)))
         return self._instruments[symbol]
 
     def order_ref(self, case: Case) -> str:
         con_id = self.instrument(case.scenario.symbol).con_id
         key = IntentKey(
-            installation=self._installation, dag_id=DAG_ID, run_id=case.run_id, task_id=TASK_ID, con_id=con_id
+            installation=self.installation, dag_id=DAG_ID, run_id=case.run_id, task_id=TASK_ID, con_id=con_id
         )
         return key.order_ref
 
     def told_by_broker(self) -> dict[str, Any]:
         """The day's executions and the positions, asked for by a session."""
-        done: dict[str, Any] = self._fork(_ask_books)["done"]
-        return done
-
-    def clean(self, scenario: Scenario, number: int) -> Clean:
-        """A case without fault or kill, measured."""
-        started = time.monotonic()
-        told = self.attempt(Case(number, scenario), 1, Kill())
-        assert "done" in told, told
-        return Clean(told["passed"], time.monotonic() - started)
+        told: dict[str, Any] = self._done(ask_books)
+        return told
 
     def run(self, case: Case) -> tuple[int, dict[str, Any]]:
         """Tries as Airflow makes them, until one returns or fails for good; how many were killed, and the last one."""
+        clean = self.passed[case.scenario.name]
         self._arm(case)
         killed, told = 0, dict[str, Any]()
         for number in range(1, TRIES + 1):
-            kill = case.kills[number - 1] if number <= len(case.kills) else Kill()
-            told = self.attempt(case, number, kill, case.fault.triggers if number == 1 else ())
-            if number == 1:
+            kill = case.kills[number - 1] if number <= len(case.kills) else LIVES
+            first = number == 1
+            children = [self._attempt(case, number, kill, case.fault.triggers if first else ())]
+            if first and case.twice:
+                children.append(self._attempt(case, number, LIVES))
+            ends = [children[0].finish(kill.seconds(clean)), *(child.finish() for child in children[1:])]
+            if first:
                 self._mend(case)
-            if "killed" in told:
+            if any("killed" in end for end in ends):
                 killed += 1
                 self.let_leases_run_out()
-            elif "done" in told or told["family"] not in (Family.RETRY, Family.RETRY_AFTER):
+            # Airflow goes on where one of two was killed; what the other said is as good as the last word.
+            told = next((end for end in ends if "done" in end), ends[0])
+            if "done" in told or ("family" in told and told["family"] not in (Family.RETRY, Family.RETRY_AFTER)):
                 break
-            else:
+            if "family" in told:
                 time.sleep(_BACK_OFF_SECONDS)
         self.gateway.control(cmd="disarm")
         return killed, told
 
-    def attempt(self, case: Case, number: int, kill: Kill, triggers: tuple[Trigger, ...] = ()) -> dict[str, Any]:
-        """One try in a process of its own: `done`, an error with its `family`, or `killed`."""
+    def let_leases_run_out(self) -> None:
+        """What two minutes of waiting would do for the leases of a dead worker."""
+        now = datetime.now(UTC)
+        with self.database.write() as transaction:
+            transaction.execute(update(OrderIntent).where(OrderIntent.lease_until > now).values(lease_until=now))
+            transaction.execute(update(ClientLease).where(ClientLease.until > now).values(until=now))
+
+    def _clean(self, scenario: Scenario) -> Clean:
+        """A case without fault or kill, measured."""
+        started, number = time.monotonic(), -next(self._clean_ones)
+        told = self._attempt(Case(number, scenario), 1, LIVES).finish()
+        assert "done" in told, told
+        return Clean(told["passed"], time.monotonic() - started)
+
+    def _attempt(self, case: Case, number: int, kill: Kill, triggers: tuple[Trigger, ...] = ()) -> Child:
+        """One try in a process of its own."""
         ti = TaskInstance(case.run_id, number, self._upstream(case.scenario))
-        if kill.trigger is not None:
-            triggers = (*triggers, kill.trigger)
+        clean = self.passed.get(case.scenario.name)
+        if clean is not None and (trigger := kill.trigger(clean)) is not None:
+            triggers = (*triggers, trigger)
 
         def task() -> Any:
             operator = OrderOperator(
@@ -156,14 +151,17 @@ class Floor:
             )
             return operator.execute({"ti": ti})
 
-        return self._fork(task, triggers, kill.seconds)
+        return Child(task, Boundaries(triggers, lambda **command: self._happen(case, command)), self._log)
 
-    def let_leases_run_out(self) -> None:
-        """What two minutes of waiting would do for the leases of a dead worker."""
-        now = datetime.now(UTC)
-        with self.database.write() as transaction:
-            transaction.execute(update(OrderIntent).where(OrderIntent.lease_until > now).values(lease_until=now))
-            transaction.execute(update(ClientLease).where(ClientLease.until > now).values(until=now))
+    def _happen(self, case: Case, command: dict[str, Any]) -> None:
+        if command["cmd"] in _ABOUT_ORDER:
+            deadline = time.monotonic() + 5
+            while not (found := self.gateway.orders(self.order_ref(case))):
+                assert time.monotonic() < deadline, f"{case}: the broker has no order"
+            command = command | {"client": found[0]["client_id"]}
+            if command["cmd"] == "error":
+                command["id"] = found[0]["order_id"]
+        self.gateway.control(**command)
 
     def _arm(self, case: Case) -> None:
         of_order = {"order_ref": self.order_ref(case)} if case.fault.of_order else {}
@@ -175,73 +173,35 @@ class Floor:
             self.gateway.control(**command)
 
     def _upstream(self, scenario: Scenario) -> dict[str, Any]:
-        signal_of_the_day = {
-            "symbol": scenario.symbol,
-            "action": "buy",
-            "confidence": 0.9,
-            "as_of": CLOCK,
-            "analyst": "none",
+        return upstream(scenario, self.instrument(scenario.symbol))
+
+    def _done(self, task: Callable[[], Any]) -> Any:
+        return Child(task, Boundaries((), self.gateway.control), self._log).finish()["done"]
+
+
+def upstream(scenario: Scenario, instrument: Instrument) -> dict[str, Any]:
+    """What the signal task returns."""
+    signal_of_the_day = {
+        "symbol": scenario.symbol,
+        "action": "buy",
+        "confidence": 0.9,
+        "as_of": CLOCK,
+        "analyst": "none",
+    }
+    return {"signal": signal_of_the_day, "signal_id": None, "market_data": {"instrument": instrument.to_dict()}}
+
+
+def ask_books() -> dict[str, Any]:
+    """The day's executions, those by hand apart, and the positions, by the broker."""
+    with leased_session(IBKRHook().get_conn(), open_database(), owner="books") as session:
+        executions = session.executions()
+        return {
+            "executions": {
+                e.exec_id: [str(e.quantity), str(e.price), str(e.commission)] for e in executions if e.client_id
+            },
+            "by_hand": [[e.con_id, str(e.quantity * e.side.sign)] for e in executions if not e.client_id],
+            "positions": {str(p.con_id): str(p.quantity) for p in session.positions()},
         }
-        instrument = self.instrument(scenario.symbol).to_dict()
-        return {"signal": signal_of_the_day, "signal_id": None, "market_data": {"instrument": instrument}}
-
-    def _fork(
-        self, task: Callable[[], Any], triggers: tuple[Trigger, ...] = (), kill_after: float | None = None
-    ) -> dict[str, Any]:
-        reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
-            os.close(reading)
-            _say_to(self._log)
-            _be_child(task, Boundaries(triggers, self.gateway.control), writing)
-        os.close(writing)
-        if not select.select([reading], [], [], _HUNG_SECONDS if kill_after is None else kill_after)[0]:
-            os.kill(child, signal.SIGKILL)
-            if kill_after is None:
-                raise TimeoutError(f"a try hung for {_HUNG_SECONDS:g} s")
-        with os.fdopen(reading) as pipe:
-            text = pipe.read()
-        _, status = os.waitpid(child, 0)
-        if text:
-            told: dict[str, Any] = json.loads(text)
-            return told
-        assert os.WIFSIGNALED(status), f"a try ended with status {status} and said nothing"
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return {"killed": True}
-
-
-def _warm_up() -> None:
-    """Import what a try imports when it needs it, here, before the first fork."""
-    asyncio.set_event_loop(asyncio.new_event_loop())  # the client library looks for one when it is imported
-    library.load()
-    get_registry()
-    for module in pkgutil.iter_modules(execution.__path__, "airflow_ibkr_plugin.execution."):
-        importlib.import_module(module.name)
-    for name in _LAZY:
-        importlib.import_module(name)
-
-
-def _say_to(log: Path) -> None:
-    """What a try prints, Airflow's log above all, goes there."""
-    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(written, 1)
-    os.dup2(written, 2)
-
-
-def _be_child(task: Callable[[], Any], boundaries: Boundaries, writing: int) -> None:
-    """Never returns."""
-    told: dict[str, Any] = {}
-    try:
-        boundaries.install()
-        told = {"done": task()}
-    except IBKRPluginError as error:
-        told = {"family": error.family, "error": f"{type(error).__name__}: {error}"}
-    except BaseException as error:
-        logging.exception("a try failed")
-        told = {"family": Family.FATAL, "error": repr(error)}
-    finally:
-        os.write(writing, json.dumps(told | {"passed": boundaries.passed}).encode())  # at once: it may be killed here
-        os._exit(0)
 
 
 def _resolve(symbol: str) -> dict[str, Any]:
@@ -249,9 +209,10 @@ def _resolve(symbol: str) -> dict[str, Any]:
         return session.resolve(InstrumentSpec.parse(symbol)).to_dict()
 
 
-def _ask_books() -> dict[str, Any]:
-    with leased_session(IBKRHook().get_conn(), open_database(), owner="books") as session:
-        return {
-            "executions": {e.exec_id: [str(e.quantity), str(e.price), str(e.commission)] for e in session.executions()},
-            "positions": {str(p.con_id): str(p.quantity) for p in session.positions()},
-        }
+def _days() -> Iterator[datetime]:
+    first = datetime.fromisoformat(CLOCK)
+    calendar = exchange_calendars.get_calendar(
+        "XNYS", start=first.date(), end=first.date().replace(year=first.year + 2)
+    )
+    for session in calendar.sessions:
+        yield datetime.combine(session.date(), first.timetz())

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
+
+from airflow_ibkr_plugin.simulator.embedded import start_simulator
 
 SUITE = Path(__file__).parent
 
@@ -21,6 +28,11 @@ from airflow_ibkr_plugin.store.positions import Positions
 Positions.apply = lambda *_, **__: None
 """
 
+BOOKS_NO_ORDER = """
+from airflow_ibkr_plugin.store.orders import Orders
+Orders.record = lambda *_, **__: None
+"""
+
 
 def suite(*options: str, worse: str = "") -> tuple[int, str]:
     """Exit status and output. Only orders that are taken and not acknowledged, where something is made worse."""
@@ -28,7 +40,7 @@ def suite(*options: str, worse: str = "") -> tuple[int, str]:
     if worse:
         program += "\nimport cases; cases.FAULTS = [f for f in cases.FAULTS if f.name == 'drop_after_accept']"
     program += f"\nrunpy.run_path({str(SUITE)!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=590, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -39,22 +51,43 @@ def total(output: str) -> dict[str, int]:
     return dict(zip(names[1:], map(int, numbers[1:]), strict=True))
 
 
+@pytest.mark.airflow
+@pytest.mark.timeout(600)
 def test_killed_anywhere_and_tried_again_every_order_is_placed_once_and_booked() -> None:
-    status, output = suite("--cases", "20", "--seed", "7")
+    status, output = suite("--cases", "20", "--airflow", "4", "--lanes", "2", "--seed", "7")
     assert status == 0, output
     counts = total(output)
-    assert counts.pop("cases") == 20
-    assert counts.pop("killed") > 10
+    assert counts.pop("cases") == 24
+    assert counts.pop("killed") > 14
     assert set(counts.values()) == {0}
+    for whom in ("task", "supervisor", "both"):  # each of these was killed
+        cases, killed = map(int, re.findall(rf"^Airflow, {whom} killed +(\d+) +(\d+) ", output, re.MULTILINE)[0])
+        assert cases == killed > 0
+
+
+def test_every_command_of_the_gateway_is_in_the_suite_or_cannot_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SUITE)
+    faults = importlib.import_module("faults")
+    with start_simulator(seed=7, clock=datetime(2026, 3, 2, 15, tzinfo=UTC)) as gateway:
+        offered = {command["cmd"] for command in gateway.control("help")["commands"]}
+    done = {command for fault in faults.FAULTS for command in fault.commands}
+    assert done.isdisjoint(faults.NO_FAULTS)
+    assert done | faults.NO_FAULTS.keys() == offered
 
 
 def test_a_worker_that_does_not_ask_the_broker_is_seen_to_place_twice() -> None:
-    status, output = suite("--cases", "8", worse=ASKS_NOBODY)
+    status, output = suite("--cases", "8", "--airflow", "0", "--lanes", "1", worse=ASKS_NOBODY)
     assert status == 1, output
     assert total(output)["duplicates"] > 0
 
 
 def test_books_that_differ_from_the_brokers_are_seen() -> None:
-    status, output = suite("--cases", "4", worse=BOOKS_NO_POSITION)
+    status, output = suite("--cases", "4", "--airflow", "0", "--lanes", "1", worse=BOOKS_NO_POSITION)
     assert status == 1, output
     assert "position " in output
+
+
+def test_an_order_that_is_not_in_the_books_is_seen() -> None:
+    status, output = suite("--cases", "4", "--airflow", "0", "--lanes", "1", worse=BOOKS_NO_ORDER)
+    assert status == 1, output
+    assert total(output)["lost"] > 0

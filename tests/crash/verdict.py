@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from cases import Case
-from floor import Floor
+from gateway import Gateway
 from sqlalchemy import select
 
+from airflow_ibkr_plugin.errors import Family
+from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models import ExecutionRow
@@ -23,19 +25,33 @@ DUPLICATE, LOST, AMBIGUOUS, UNFINISHED = "duplicates", "lost", "ambiguous", "unf
 FAILURES = (DUPLICATE, LOST, UNFINISHED)
 
 
+@dataclass(frozen=True)
+class Result:
+    """What became of a case.
+
+    :param row: of the table. :param killed: how many tries were.
+    :param text: what is needed to look at it, where something is `found`.
+    """
+
+    row: str
+    killed: int
+    found: str | None
+    text: str
+
+
 @dataclass
 class Table:
-    """Counts by fault."""
+    """Counts by fault, or by what else was done."""
 
     rows: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     columns = ("cases", "killed", DUPLICATE, LOST, AMBIGUOUS, UNFINISHED)
 
-    def add(self, case: Case, killed: int, found: str | None) -> None:
-        row = self.rows[case.fault.name]
+    def add(self, result: Result) -> None:
+        row = self.rows[result.row]
         row["cases"] += 1
-        row["killed"] += killed > 0
-        if found:
-            row[found] += 1
+        row["killed"] += result.killed > 0
+        if result.found:
+            row[result.found] += 1
 
     @property
     def total(self) -> Counter[str]:
@@ -49,11 +65,10 @@ class Table:
         return "\n".join(f"{first:{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in lines)
 
 
-def judge(floor: Floor, case: Case) -> tuple[str | None, str]:
-    """What is wrong with a case, None where nothing is, and the facts."""
-    order_ref = floor.order_ref(case)
-    at_broker = floor.gateway.control(cmd="orders", order_ref=order_ref)["orders"]
-    with floor.database.read() as transaction:
+def judge(database: Database, gateway: Gateway, order_ref: str) -> tuple[str | None, str]:
+    """What is wrong with an intent's order, None where nothing is, and the facts."""
+    at_broker = gateway.orders(order_ref)
+    with database.read() as transaction:
         intent = Intents(transaction).by_order_ref(order_ref)
         booked = Orders(transaction).by_order_ref(order_ref)
         fills = Executions(transaction).for_intent(intent.id) if intent else []
@@ -75,16 +90,28 @@ def judge(floor: Floor, case: Case) -> tuple[str | None, str]:
     return None, facts
 
 
-def compare_books(floor: Floor) -> list[str]:
-    """Where all our executions and positions differ from the broker's."""
-    told: dict[str, Any] = floor.told_by_broker()
-    with floor.database.read() as transaction:
-        executions = {
-            row.exec_id: tuple(row_numbers)
-            for row in transaction.scalars(select(ExecutionRow))
-            if (row_numbers := _numbers(row))
+def refused(database: Database, gateway: Gateway, order_ref: str, told: dict[str, Any]) -> bool:
+    """Whether the task failed for good before anything was sent, and the books say the same."""
+    with database.read() as transaction:
+        intent = Intents(transaction).by_order_ref(order_ref)
+    nothing = intent is None or intent.state in (IntentState.DECIDED, IntentState.RESERVED)
+    return nothing and not gateway.orders(order_ref) and told.get("family") in (Family.FATAL, Family.NEEDS_HUMAN)
+
+
+def compare_books(database: Database, told: dict[str, Any], since: datetime, by_hand: dict[int, Decimal]) -> list[str]:
+    """Where the executions that we booked of a day, and all our positions, differ from the broker's.
+
+    :param told: by :func:`floor.ask_books`. :param since: when the broker's day began.
+    :param by_hand: what was bought by hand until then, by conId; what was today is added.
+    """
+    for con_id, quantity in told["by_hand"]:
+        by_hand[con_id] = by_hand.get(con_id, Decimal(0)) + Decimal(quantity)
+    with database.read() as transaction:
+        executions: dict[str, tuple[Decimal | None, ...]] = {
+            row.exec_id: (row.quantity, row.price, row.commission)
+            for row in transaction.scalars(select(ExecutionRow).where(ExecutionRow.time >= since))
         }
-        positions: defaultdict[int, Decimal] = defaultdict(Decimal)
+        positions: defaultdict[int, Decimal] = defaultdict(Decimal, by_hand)
         for row in Positions(transaction).list():
             positions[row.con_id] += row.quantity
     theirs = {exec_id: tuple(map(Decimal, numbers)) for exec_id, numbers in told["executions"].items()}
@@ -100,7 +127,3 @@ def compare_books(floor: Floor) -> list[str]:
         if positions[c] != held.get(c, Decimal(0))
     ]
     return faults
-
-
-def _numbers(row: ExecutionRow) -> tuple[Decimal | None, ...]:
-    return row.quantity, row.price, row.commission
