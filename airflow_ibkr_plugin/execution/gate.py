@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
-from airflow_ibkr_plugin.execution.intent import Job, load_row
-from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.execution.intent import Job, load_row, move_unit
+from airflow_ibkr_plugin.store.limits import Limits
 from airflow_ibkr_plugin.store.models.orders import OrderIntent
 from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.sql import current_time
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.trading_states import TradingStates
+from airflow_ibkr_plugin.trading.brackets import CLOSE_LEG, is_exit
 from airflow_ibkr_plugin.trading.orders import IntentState
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule
 from airflow_ibkr_plugin.trading.trading_state import (
@@ -32,8 +35,8 @@ Rules = list[tuple[RiskRule, Mapping[str, Any]]]
 
 
 def is_closing(request: OrderRequest) -> bool:
-    """Whether the order closes a position by a person's command, and may go out in any trading state."""
-    return request.key.leg == FLATTEN_LEG
+    """Whether the order only closes: by a person's command, for a task that closes, or as an exit of a bracket."""
+    return request.key.leg in (FLATTEN_LEG, CLOSE_LEG) or is_exit(request.key.leg)
 
 
 def state_rules(transaction: Session, row: OrderIntent, context: RiskContext) -> Rules:
@@ -63,7 +66,9 @@ def closing_rules(transaction: Session, row: OrderIntent, context: RiskContext) 
     left = TradingCommands(transaction).left_to_close(command_id_of(row.run_id), may_fill=True, excluding=row.id)
     if left is not None:
         holdings = (*holdings, -row.side.sign * left)
-    return [_rule(TradingStates(transaction).effective(row.strategy), holdings, closing=True)]
+    # A task asks while trading is not halted; a person, and what a bracket's entry was sent with, in any state.
+    closing = row.leg != CLOSE_LEG
+    return [_rule(TradingStates(transaction).effective(row.strategy), holdings, closing=closing)]
 
 
 def _rule(
@@ -74,30 +79,43 @@ def _rule(
 
 
 def state_now(job: Job) -> EffectiveState:
-    """The trading state as it is now, to be held against when sending begins."""
+    """The trading state as it is now, to be held against when sending begins; the account's limits are in its mark."""
     with job.database.read() as transaction:
-        return TradingStates(transaction).effective(job.request.strategy)
+        return _marked(transaction, job)
 
 
-def begin_sending(job: Job, seen: EffectiveState, reason: str, **changes: Any) -> OrderIntent | None:
-    """Move the intent to SENDING, unless the trading state was changed since it was `seen`, before the risk check.
+def _marked(transaction: Session, job: Job) -> EffectiveState:
+    effective = TradingStates(transaction).effective(job.request.strategy)
+    limits = Limits(transaction).in_force(job.request.account, current_time(transaction))
+    return replace(effective, mark=effective.mark + tuple((f"limit {limit.rule}", limit.id) for limit in limits))
 
-    No change of the trading state commits while this transaction does: after a halt is committed, nothing begins to
-    be sent. Where it was changed, the reservation is released and risk must be checked again under the new state.
 
+def begin_sending(
+    job: Job, seen: EffectiveState, reason: str, *, order_ids: Mapping[int, int] | None = None, **changes: Any
+) -> OrderIntent | None:
+    """Move the intent to SENDING, unless trading state or limits were changed since `seen`, before the risk check.
+
+    No such change commits while this transaction does: after a halt is committed, nothing begins to be sent. Where
+    there was one, the reservation is released and risk must be checked again under what holds now.
+
+    The exits of its bracket move with it.
+
+    :param order_ids: of the exits, by intent id.
     :returns: the intent, or None where it must be checked again.
     :raises IntentBusy: the lease was lost.
     """
     with job.database.write() as transaction:
         job.lease.renew(transaction)
-        states = TradingStates(transaction)
-        states.hold()
-        row, now = load_row(transaction, job.intent_id), states.effective(job.request.strategy)
-        intents, at = Intents(transaction), datetime.now(UTC)
+        TradingStates(transaction).hold()
+        row, now = load_row(transaction, job.intent_id), _marked(transaction, job)
+        at = datetime.now(UTC)
         if now.mark == seen.mark:
-            return intents.transition(row, IntentState.SENDING, at=at, reason=reason, **changes)
+            return move_unit(
+                transaction, row, IntentState.SENDING, at=at, reason=reason, order_ids=order_ids, **changes
+            )
         if row.state is IntentState.RESERVED:
-            intents.transition(row, IntentState.DECIDED, at=at, reason=f"not sent: trading is {now}")
+            why = f"trading is {now}" if now.state is not seen.state else "the trading state or a limit was changed"
+            move_unit(transaction, row, IntentState.DECIDED, at=at, reason=f"not sent: {why}")
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.errors import AmbiguousOrder, StoreError
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models.orders import OrderIntent
+from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import IntentState, OrderTicket
 
@@ -50,6 +52,62 @@ def ticket_of(row: OrderIntent) -> OrderTicket:
     )
 
 
+def exit_fields(entry: OrderIntent, ticket: OrderTicket, at: datetime) -> dict[str, object]:
+    """The columns of an exit's intent, but for those of its key."""
+    return {
+        "strategy": entry.strategy,
+        "source": entry.source,
+        "account": entry.account,
+        "mode": entry.mode,
+        "symbol": entry.symbol,
+        "instrument": entry.instrument,
+        "signal_id": entry.signal_id,
+        "parent_id": entry.id,
+        "currency": entry.currency,
+        "state": IntentState.DECIDED,
+        "created_at": at,
+        **ticket_fields(ticket),
+    }
+
+
+def ticket_fields(ticket: OrderTicket) -> dict[str, object]:
+    """The columns that say what is ordered."""
+    return {
+        "side": ticket.side,
+        "quantity": ticket.quantity,
+        "requested_quantity": ticket.quantity,
+        "order_type": ticket.order_type,
+        "limit_price": ticket.limit_price,
+        "stop_price": ticket.stop_price,
+        "trail_amount": ticket.trail_amount,
+        "trail_percent": ticket.trail_percent,
+        "tif": ticket.tif,
+        "outside_rth": ticket.outside_rth,
+    }
+
+
+def move_unit(
+    transaction: Session,
+    row: OrderIntent,
+    state: IntentState,
+    *,
+    at: datetime,
+    reason: str,
+    order_ids: Mapping[int, int] | None = None,
+    **changes: Any,
+) -> OrderIntent:
+    """Move an intent, and with it the exits of its bracket that stand where it stands. Returns the intent.
+
+    :param order_ids: by intent id, for the exits. :param changes: columns of all of them.
+    """
+    intents, seen = Intents(transaction), row.state
+    for one in Units(transaction).exits(row.id):
+        if one.state is seen:
+            own = {"order_id": order_ids[one.id]} if order_ids else {}
+            intents.transition(one, state, at=at, reason=reason, **changes | own)
+    return intents.transition(row, state, at=at, reason=reason, **changes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One attempt of one worker at one intent, under its lease. Values of the row are read anew where they count."""
@@ -74,6 +132,18 @@ class Job:
             self.lease.renew(transaction)
             row = load_row(transaction, self.intent_id)
             return Intents(transaction).transition(row, state, at=datetime.now(UTC), reason=reason, **changes)
+
+    def move_unit(self, state: IntentState, reason: str, **changes: Any) -> OrderIntent:
+        """The same, with the exits of its bracket that stand where it stands."""
+        with self.database.write() as transaction:
+            self.lease.renew(transaction)
+            row = load_row(transaction, self.intent_id)
+            return move_unit(transaction, row, state, at=datetime.now(UTC), reason=reason, **changes)
+
+    def exits(self) -> list[OrderIntent]:
+        """The exits of the intent's bracket as they are stored now, oldest first."""
+        with self.database.read() as transaction:
+            return Units(transaction).exits(self.intent_id)
 
     def renew(self) -> None:
         """Hold the lease longer."""

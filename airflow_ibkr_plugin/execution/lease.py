@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import IntentBusy, StoreError
 from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.units import Units
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.spec import GatewaySpec
@@ -67,7 +68,7 @@ class IntentLease:
 
 @contextmanager
 def hold(database: Database, intent_id: int, owner: str, *, seconds: float) -> Iterator[IntentLease]:
-    """Hold the lease on an intent.
+    """Hold the lease on an intent; on an exit of a bracket, that of its entry.
 
     :param owner: who wants it, for people; made unique here, as a task can be delivered to two workers at once.
     :raises IntentBusy: somebody else holds it; `retry_after` says for how long at most.
@@ -75,7 +76,7 @@ def hold(database: Database, intent_id: int, owner: str, *, seconds: float) -> I
     unique = f"{owner}#{uuid.uuid4().hex[:12]}"
     now = datetime.now(UTC)
     with database.write() as transaction:
-        intents = Intents(transaction)
+        intents, intent_id = Intents(transaction), Units(transaction).head_id(intent_id)
         if not intents.acquire_lease(intent_id, unique, now=now, seconds=seconds):
             row = intents.get(intent_id)
             left = (row.lease_until - now).total_seconds() if row and row.lease_until else seconds

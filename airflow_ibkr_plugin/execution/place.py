@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_ibkr_plugin.errors import ConfigError, StoreError
+from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.execution.bracket import recover_unit, unprotected
 from airflow_ibkr_plugin.execution.consent import check_consent, check_where
-from airflow_ibkr_plugin.execution.gate import state_now
-from airflow_ibkr_plugin.execution.intent import Job
+from airflow_ibkr_plugin.execution.intent import Job, exit_fields, ticket_fields
 from airflow_ibkr_plugin.execution.lease import hold, lease_seconds
 from airflow_ibkr_plugin.execution.market import Market, gather
 from airflow_ibkr_plugin.execution.outcome import OrderOutcome, outcome_of
-from airflow_ibkr_plugin.execution.reconciled import keep_reconciled
-from airflow_ibkr_plugin.execution.recover import recover
+from airflow_ibkr_plugin.execution.protect import protect
 from airflow_ibkr_plugin.execution.request import OrderRequest, request_of
-from airflow_ibkr_plugin.execution.reserve import reserve
-from airflow_ibkr_plugin.execution.send import send
+from airflow_ibkr_plugin.execution.send import reserve_and_send
 from airflow_ibkr_plugin.execution.settle import ask_for_commissions, settle
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, BrokerOrder, IntentState, OrderTicket, Side
+from airflow_ibkr_plugin.trading.brackets import Exit
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, BracketState, IntentState, OrderTicket, Side
 from airflow_ibkr_plugin.trading.plans import TicketPlan
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.models.orders import OrderIntent
 
 log = logging.getLogger(__name__)
-
-_ATTEMPTS = 10
 
 
 def execute(session: BrokerSession, database: Database, request: OrderRequest, *, owner: str) -> OrderOutcome:
@@ -46,21 +45,23 @@ def execute(session: BrokerSession, database: Database, request: OrderRequest, *
     """
     check_consent(session, request)
     row, market = _intent(session, database, request)
-    if row.state not in TERMINAL:
+    if row.state not in TERMINAL or row.bracket is BracketState.OPEN:
         with hold(database, row.id, owner, seconds=lease_seconds(session.spec)) as lease:
             job = Job(session=session, database=database, request=request, lease=lease, intent_id=row.id)
             _work(job, market)
+            protect(job)
             ask_for_commissions(job)
     return _told(database, row.id)
 
 
 def unfinished(database: Database, *, dag_id: str, run_id: str, task_id: str, con_id: int) -> list[str]:
-    """The orderRefs of a task's orders in an instrument that may be at the broker and have no known end."""
+    """The orderRefs of a task's orders in an instrument that may be at the broker and have no known end, or whose
+    bracket is not over; an exit is not one of its own."""
     with database.read() as transaction:
         return [
             row.order_ref
             for row in Intents(transaction).for_run(dag_id, run_id)
-            if (row.task_id, row.con_id) == (task_id, con_id) and row.state in MAYBE_AT_BROKER
+            if (row.task_id, row.con_id, row.parent_id) == (task_id, con_id, None) and _unfinished(row)
         ]
 
 
@@ -78,20 +79,26 @@ def resume(
     """
     with database.read() as transaction:
         row = Intents(transaction).by_order_ref(order_ref)
-    if row is None or row.state not in MAYBE_AT_BROKER:
+    if row is None or not _unfinished(row):
         return None
     request = request_of(row, wait_seconds)
     check_where(session, request)
     with hold(database, row.id, owner, seconds=lease_seconds(session.spec)) as lease:
         job = Job(session=session, database=database, request=request, lease=lease, intent_id=row.id)
         if job.load().state in MAYBE_AT_BROKER:
-            order = recover(job)
+            order = recover_unit(job)
             if order is not None:
                 settle(job, order)
             elif job.load().state is IntentState.AMBIGUOUS:
-                job.move(IntentState.ABANDONED, "it never reached the broker, and is not wanted any more")
-            ask_for_commissions(job)
+                job.move_unit(IntentState.ABANDONED, "it never reached the broker, and is not wanted any more")
+        protect(job)
+        ask_for_commissions(job)
     return _told(database, row.id)
+
+
+def _unfinished(row: OrderIntent) -> bool:
+    was_sent = row.bracket is BracketState.OPEN and row.sent_at is not None
+    return row.state in MAYBE_AT_BROKER or (was_sent and row.state in TERMINAL)
 
 
 def _told(database: Database, intent_id: int) -> OrderOutcome:
@@ -111,31 +118,13 @@ def _told(database: Database, intent_id: int) -> OrderOutcome:
 
 def _work(job: Job, market: Market | None) -> None:
     state = job.load().state  # under the lease: another worker may have ended it meanwhile
-    order = recover(job) if state in MAYBE_AT_BROKER else None
+    if state in TERMINAL:
+        return
+    order = recover_unit(job) if state in MAYBE_AT_BROKER else None
     if order is None:
-        order = _reserve_and_send(job, market)
+        order = reserve_and_send(job, market)
     if order is not None:
-        settle(job, order)
-
-
-def _reserve_and_send(job: Job, market: Market | None) -> BrokerOrder | None:
-    """The order as the broker acknowledged it; None where it has ended.
-
-    :raises StoreError: the trading state kept changing between the risk check and the send.
-    """
-    keep_reconciled(job)
-    for _ in range(_ATTEMPTS):
-        if job.load().state in TERMINAL:
-            return None
-        seen = state_now(job)
-        if reserve(job, market).state in TERMINAL:
-            return None
-        if (order := send(job, seen)) is not None:
-            return order
-        market = None
-    raise StoreError(
-        f"The trading state changed {_ATTEMPTS} times between the risk check and the send.", remedy="Try again."
-    )
+        settle(job, order, unsafe=partial(unprotected, job))
 
 
 def _intent(session: BrokerSession, database: Database, request: OrderRequest) -> tuple[OrderIntent, Market | None]:
@@ -147,18 +136,21 @@ def _intent(session: BrokerSession, database: Database, request: OrderRequest) -
         return row, None
     market = None
     ticket = request.ticket
-    if isinstance(ticket, TicketPlan) and ticket.bracket is not None:
-        raise ConfigError("Brackets are not sent yet.", remedy="Take `bracket` out.")
-    if not isinstance(ticket, OrderTicket):
-        market = gather(session, database, request.instrument)
-        ticket = ticket.ticket(request.instrument, market.quote, market.account)
+    exits: tuple[Exit, ...] = ()
+    if isinstance(ticket, TicketPlan):
+        plan, market = ticket, gather(session, database, request.instrument)
+        ticket = plan.ticket(request.instrument, market.quote, market.account)
+        exits = plan.exits(request.instrument, ticket, market.quote)
     with database.write() as transaction:
-        row, _ = Intents(transaction).get_or_create(request.key, **_fields(request, ticket))
+        intents, at = Intents(transaction), datetime.now(UTC)
+        row, created = intents.get_or_create(request.key, **_fields(request, ticket, exits, at))
+        for one in exits if created else ():
+            intents.get_or_create(replace(request.key, leg=one.leg), **exit_fields(row, one.ticket, at))
     _check_same(row, request)
     return row, market
 
 
-def _fields(request: OrderRequest, ticket: OrderTicket) -> dict[str, object]:
+def _fields(request: OrderRequest, ticket: OrderTicket, exits: tuple[Exit, ...], at: datetime) -> dict[str, object]:
     return {
         "strategy": request.strategy,
         "source": request.source,
@@ -167,19 +159,11 @@ def _fields(request: OrderRequest, ticket: OrderTicket) -> dict[str, object]:
         "symbol": request.instrument.name,
         "instrument": request.instrument.to_dict(),
         "signal_id": request.signal_id,
-        "side": ticket.side,
-        "quantity": ticket.quantity,
-        "requested_quantity": ticket.quantity,
-        "order_type": ticket.order_type,
-        "limit_price": ticket.limit_price,
-        "stop_price": ticket.stop_price,
-        "trail_amount": ticket.trail_amount,
-        "trail_percent": ticket.trail_percent,
-        "tif": ticket.tif,
-        "outside_rth": ticket.outside_rth,
         "state": IntentState.DECIDED,
+        "bracket": BracketState.OPEN if exits else None,
         "currency": request.instrument.currency,
-        "created_at": datetime.now(UTC),
+        "created_at": at,
+        **ticket_fields(ticket),
     }
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.execution.intent import ticket_of
+from airflow_ibkr_plugin.execution.intent import Job, ticket_of
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import IntentKey, OrderTicket
 from airflow_ibkr_plugin.trading.plans import TicketPlan
@@ -66,3 +66,12 @@ def request_of(row: OrderIntent, wait_seconds: float) -> OrderRequest:
         signal_id=row.signal_id,
         wait_seconds=wait_seconds,
     )
+
+
+def job_of(job: Job, row: OrderIntent, *, wait_seconds: float = 0.0) -> Job:
+    """The same attempt, at an exit of the intent's bracket: it stands under the same lease.
+
+    :param wait_seconds: see :class:`OrderRequest`; what has not filled by then is left working.
+    """
+    request = replace(request_of(row, wait_seconds), leave_working=True)
+    return replace(job, intent_id=row.id, request=request)

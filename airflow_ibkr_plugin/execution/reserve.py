@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.execution.context import all_rules, asked_rules, risk_context
 from airflow_ibkr_plugin.execution.gate import is_closing
-from airflow_ibkr_plugin.execution.intent import Job, load_row, ticket_of
+from airflow_ibkr_plugin.execution.intent import Job, load_row, move_unit, ticket_of
 from airflow_ibkr_plugin.execution.market import Market, ask_account_again, ask_for_rules, gather
 from airflow_ibkr_plugin.store.account_peaks import AccountPeaks
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
 from airflow_ibkr_plugin.store.sources import gateway_kind
+from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.broker_day import broker_day
 from airflow_ibkr_plugin.trading.orders import IntentState
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskResult, evaluate
@@ -93,18 +94,19 @@ def _lags(context: RiskContext) -> bool:
 def _store(
     transaction: Session, row: OrderIntent, context: RiskContext, result: RiskResult, at: datetime
 ) -> OrderIntent:
-    intents = Intents(transaction)
     if result.ticket is None:
         denial = result.denied_by
         reason = f"{denial.rule}: {denial.verdict.reason}" if denial else "denied"
-        return intents.transition(row, _REFUSED[row.state], at=at, reason=reason)
-    changes = {"quantity": result.ticket.quantity, "reference_price": context.quote.reference}
+        return move_unit(transaction, row, _REFUSED[row.state], at=at, reason=reason)
+    changes: dict[str, Any] = {"quantity": result.ticket.quantity, "reference_price": context.quote.reference}
     if row.state is IntentState.DECIDED:
         clamped = result.ticket.quantity < row.requested_quantity
         reason = f"clamped from {row.requested_quantity:f} to {result.ticket.quantity:f}" if clamped else "risk passed"
         day = broker_day(context.now)
-        return intents.transition(row, IntentState.RESERVED, at=at, reason=reason, broker_day=day, **changes)
-    for name, value in changes.items():  # the state stays; the decisions tell what was checked again
-        setattr(row, name, value)
-    row.updated_at = at
+        return move_unit(transaction, row, IntentState.RESERVED, at=at, reason=reason, broker_day=day, **changes)
+    for one in (row, *Units(transaction).exits(row.id)):
+        if one.state is row.state:
+            for name, value in changes.items():  # the state stays; the decisions tell what was checked again
+                setattr(one, name, value)
+            one.updated_at = at
     return row

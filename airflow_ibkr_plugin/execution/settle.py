@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from airflow_ibkr_plugin.store.leaders import SERVICE, Leaders
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, IntentState
 
 if TYPE_CHECKING:
+    from airflow_ibkr_plugin.broker.session import BrokerSession
     from airflow_ibkr_plugin.broker.truth import BrokerTruth
 
 log = logging.getLogger(__name__)
@@ -28,8 +31,10 @@ _SLICE_SECONDS = 5.0
 CANCEL_SECONDS = 15.0
 
 
-def settle(job: Job, order: BrokerOrder) -> None:
+def settle(job: Job, order: BrokerOrder, *, unsafe: Callable[[], str] | None = None) -> None:
     """Follow the order to its end: filled, rejected, or cancelled when `wait_seconds` are over or by command.
+
+    :param unsafe: asked between looks: why the order must not go on working; '' while it may.
 
     With the request's `leave_working` the end of `wait_seconds` leaves it at the broker, and its intent `working`.
 
@@ -44,13 +49,13 @@ def settle(job: Job, order: BrokerOrder) -> None:
         truth = job.session.wait_terminal(order, seconds=min(left, _SLICE_SECONDS))
         if book(job, truth).state in TERMINAL:
             return
-        command = cancel_wanted(job)
+        command = cancel_wanted(job) or (unsafe() if unsafe is not None else "")
     if job.request.leave_working and not (cancelling or command):
         _leave(job, order)
         return
     if not cancelling:
         job.move(IntentState.CANCELLING, command or f"not filled within {job.request.wait_seconds:g} s")
-    row = book(job, _cancel(job, order))
+    row = book(job, cancel_order(job, order))
     if row.state not in TERMINAL:
         raise BrokerTimeout(
             f"The end of order {row.order_ref} is confirmed, but not all its fills are listed yet.",
@@ -88,10 +93,24 @@ def _without_commission(job: Job) -> list[str]:
         return [fill.exec_id for fill in fills if fill.commission is None]
 
 
-def _cancel(job: Job, order: BrokerOrder) -> BrokerTruth:
-    if order.client_id == job.session.client_id:
-        return job.session.cancel(order, seconds=CANCEL_SECONDS)
-    # Only the client id that placed an order can cancel it: the one of a worker that has crashed.
-    spec = replace(job.session.spec, client_ids=range(order.client_id, order.client_id + 1))
-    with leased_session(spec, job.database, owner=f"cancel of {order.order_ref}") as owner:
+def cancel_order(job: Job, order: BrokerOrder) -> BrokerTruth:
+    """Cancel it through the client id that placed it.
+
+    :raises BrokerTimeout: its end was not confirmed. :raises ClientIdInUse: that client id is in use.
+    """
+    with owner_of(job, order.client_id, f"cancel of {order.order_ref}") as owner:
         return owner.cancel(order, seconds=CANCEL_SECONDS)
+
+
+@contextmanager
+def owner_of(job: Job, client_id: int, what_for: str) -> Iterator[BrokerSession]:
+    """A session with the client id that placed an order, perhaps of a worker that has crashed: only it can change it.
+
+    :raises ClientIdInUse: somebody else is it.
+    """
+    if client_id == job.session.client_id:
+        yield job.session
+        return
+    spec = replace(job.session.spec, client_ids=range(client_id, client_id + 1))
+    with leased_session(spec, job.database, owner=what_for) as owner:
+        yield owner

@@ -22,7 +22,9 @@ from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory, Past
 class AccountOrders:
     """The intents of one account; those of every connection to it count, where the kind of gateway is the source's.
 
-    :param excluding: id of an intent that is not counted.
+    Of a bracket's exits no more can fill than its entry has, and one instead of the other: so much counts, once.
+
+    :param excluding: id of an intent that is not counted, with its exits.
     """
 
     def __init__(self, session: Session, source: str, account: str, *, excluding: int | None = None) -> None:
@@ -30,11 +32,13 @@ class AccountOrders:
         self._where: list[ColumnElement[bool]] = [same_kind(OrderIntent.source, source), OrderIntent.account == account]
         if excluding is not None:
             self._where.append(OrderIntent.id != excluding)
+            self._where.append(func.coalesce(OrderIntent.parent_id, 0) != excluding)
 
     def open(self) -> tuple[OpenOrder, ...]:
         """What is reserved or may be at the broker, less what is filled already; oldest first."""
         query = select(
             OrderIntent.id,
+            OrderIntent.parent_id,
             OrderIntent.strategy,
             OrderIntent.instrument,
             OrderIntent.side,
@@ -45,7 +49,24 @@ class AccountOrders:
         ).where(*self._where, OrderIntent.state.in_(RESERVING))
         rows = self._session.execute(query.order_by(OrderIntent.id)).all()
         filled = self._filled([row.id for row in rows])
-        return tuple(_open_order(row, filled.get(row.id, Decimal(0))) for row in rows)
+        remaining = {row.id: max(row.quantity - filled.get(row.id, Decimal(0)), Decimal(0)) for row in rows}
+        exits: dict[int, list[int]] = {}
+        for row in rows:
+            if row.parent_id is not None:
+                exits.setdefault(row.parent_id, []).append(row.id)
+        for entry_id, ids in exits.items():
+            largest = min(max(remaining[one] for one in ids), self._held(entry_id))
+            remaining |= dict.fromkeys(ids, Decimal(0)) | {ids[0]: largest}
+        return tuple(_open_order(row, remaining[row.id]) for row in rows)
+
+    def _held(self, entry_id: int) -> Decimal:
+        """What a bracket's entry has filled, less what its exits have."""
+        family = select(OrderIntent.id, OrderIntent.parent_id)
+        family = family.where(or_(OrderIntent.id == entry_id, OrderIntent.parent_id == entry_id))
+        parents = {row.id: row.parent_id for row in self._session.execute(family)}
+        filled = self._filled(parents)
+        out = sum((quantity for one, quantity in filled.items() if parents[one] is not None), Decimal(0))
+        return max(filled.get(entry_id, Decimal(0)) - out, Decimal(0))
 
     def _filled(self, intent_ids: Collection[int]) -> dict[int, Decimal]:
         totals: dict[int, Decimal] = {}
@@ -62,6 +83,7 @@ class AccountOrders:
         on_day = and_(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
         undated = and_(OrderIntent.broker_day.is_(None), reserving)
         query = select(func.count()).select_from(OrderIntent).where(*self._where, or_(on_day, undated))
+        query = query.where(OrderIntent.parent_id.is_(None))
         return self._session.scalars(query).one()
 
     def history(self, *, now: datetime, seconds: float, most: int) -> OrderHistory:
@@ -77,7 +99,7 @@ class AccountOrders:
             OrderIntent.limit_price,
             OrderIntent.stop_price,
             OrderIntent.sent_at,
-        ).where(*self._where)
+        ).where(*self._where, OrderIntent.parent_id.is_(None))
         reserved = self._session.execute(query.where(OrderIntent.state == IntentState.RESERVED)).all()
         latest = query.where(OrderIntent.sent_at >= now - timedelta(seconds=seconds))
         sent = self._session.execute(latest.order_by(OrderIntent.sent_at.desc()).limit(most)).all()
@@ -85,13 +107,13 @@ class AccountOrders:
         return OrderHistory(orders=orders, seconds=seconds if len(sent) < most else orders[-1].age)
 
 
-def _open_order(row: Any, filled: Decimal) -> OpenOrder:
+def _open_order(row: Any, remaining: Decimal) -> OpenOrder:
     prices = (row.reference_price, row.limit_price, row.stop_price)
     return OpenOrder(
         strategy=row.strategy,
         instrument=Instrument.from_dict(row.instrument),
         side=row.side,
-        remaining=max(row.quantity - filled, Decimal(0)),
+        remaining=remaining,
         price=max((price for price in prices if price is not None), default=None),
     )
 

@@ -6,13 +6,14 @@ from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.store.models.orders import IntentTransition, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import changed, insert_if_absent
+from airflow_ibkr_plugin.store.units import unheld
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentKey, IntentState, check_transition
 
 # Exposure counts from the reservation until the broker has confirmed an end.
@@ -135,7 +136,7 @@ class Intents:
             same_kind(OrderIntent.source, source),
             OrderIntent.account == account,
             OrderIntent.state == IntentState.RESERVED,
-            _unheld(now),
+            unheld(now),
         )
         # A row that another transaction holds at this moment is being worked on.
         rows = list(self._session.scalars(query.order_by(OrderIntent.id).with_for_update(skip_locked=True)))
@@ -150,7 +151,7 @@ class Intents:
 
         The owner may take its own lease again; so an owner must be one process and attempt, not a host.
         """
-        free = or_(OrderIntent.lease_owner == owner, _unheld(now))
+        free = or_(OrderIntent.lease_owner == owner, OrderIntent.lease_owner.is_(None), OrderIntent.lease_until <= now)
         return self._set_lease(and_(OrderIntent.id == intent_id, free), owner, now + timedelta(seconds=seconds))
 
     def renew_lease(self, intent_id: int, owner: str, *, now: datetime, seconds: float) -> bool:
@@ -169,7 +170,8 @@ class Intents:
     def count_on_day(self, strategy: str, broker_day: date, *, excluding: int | None = None) -> int:
         """How many orders of the strategy are reserved, or were sent, on the broker's day, whatever became of them.
 
-        A reservation that has no day yet counts on every day: nobody can say that it is another day's.
+        A reservation that has no day yet counts on every day: nobody can say that it is another day's. A bracket counts
+        once.
 
         :param excluding: id of an intent that is not counted.
         """
@@ -177,11 +179,7 @@ class Intents:
         on_day = and_(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
         undated = and_(OrderIntent.broker_day.is_(None), reserving)
         query = select(func.count()).select_from(OrderIntent)
-        query = query.where(OrderIntent.strategy == strategy, or_(on_day, undated))
+        query = query.where(OrderIntent.strategy == strategy, or_(on_day, undated), OrderIntent.parent_id.is_(None))
         if excluding is not None:
             query = query.where(OrderIntent.id != excluding)
         return self._session.scalars(query).one()
-
-
-def _unheld(now: datetime) -> ColumnElement[bool]:
-    return or_(OrderIntent.lease_owner.is_(None), OrderIntent.lease_until <= now)

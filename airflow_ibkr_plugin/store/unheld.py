@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
+from airflow_ibkr_plugin.store.units import unheld
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentState
 
 
@@ -21,7 +22,7 @@ class UnheldIntents:
     def reserved(self) -> list[tuple[str, str]]:
         """(source, account) wherever a reservation is among them: what `Intents.release_unheld` can release."""
         query = select(OrderIntent.source, OrderIntent.account).where(
-            OrderIntent.state == IntentState.RESERVED, self._unheld()
+            OrderIntent.state == IntentState.RESERVED, unheld(self._now)
         )
         return [(source, account) for source, account in self._session.execute(query.distinct())]
 
@@ -36,11 +37,8 @@ class UnheldIntents:
             ExecutionRow.commission.is_(None), ExecutionRow.booked_at > since, ExecutionRow.intent_id.is_not(None)
         )
         query = select(OrderIntent).where(
-            or_(OrderIntent.state.in_(MAYBE_AT_BROKER), OrderIntent.id.in_(without_commission)), self._unheld()
+            or_(OrderIntent.state.in_(MAYBE_AT_BROKER), OrderIntent.id.in_(without_commission)), unheld(self._now)
         )
         if source is not None:
             query = query.where(OrderIntent.source == source)
         return list(self._session.scalars(query.order_by(OrderIntent.id)))
-
-    def _unheld(self) -> ColumnElement[bool]:
-        return or_(OrderIntent.lease_owner.is_(None), OrderIntent.lease_until <= self._now)

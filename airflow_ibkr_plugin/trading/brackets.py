@@ -22,6 +22,8 @@ STOP_LEG = "stop"
 TARGET_LEG = "target"
 #: A market order that closes what no stop can be had for.
 RESCUE_LEG = "rescue"
+#: An order of a task that closes what its strategy holds.
+CLOSE_LEG = "close"
 #: How often a stop is sent anew before what it should protect is closed.
 MAX_STOPS = 3
 

@@ -1,0 +1,319 @@
+"""Never an entry left without its stop: the exits of a bracket, once its entry has ended.
+
+Called again at any time it goes on where it was: by the task behind its order, by the retry, and by the service for as
+long as anything of the bracket is held.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
+from airflow_ibkr_plugin.alerts.outbox import enqueue
+from airflow_ibkr_plugin.broker.truth import BrokerTruth
+from airflow_ibkr_plugin.errors import BrokerTimeout
+from airflow_ibkr_plugin.execution import recover as recovering
+from airflow_ibkr_plugin.execution.book import book
+from airflow_ibkr_plugin.execution.bracket import unprotected
+from airflow_ibkr_plugin.execution.intent import Job, exit_fields, load_row, ticket_of
+from airflow_ibkr_plugin.execution.recover import adopt, recover
+from airflow_ibkr_plugin.execution.request import job_of, request_of
+from airflow_ibkr_plugin.execution.send import reserve_and_send
+from airflow_ibkr_plugin.execution.settle import cancel_order, owner_of, settle
+from airflow_ibkr_plugin.store.account_orders import AccountOrders
+from airflow_ibkr_plugin.store.executions import Executions
+from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.trading_commands import TradingCommands
+from airflow_ibkr_plugin.store.units import Units
+from airflow_ibkr_plugin.trading.brackets import CLOSE_LEG, MAX_STOPS, RESCUE_LEG, STOP_LEG, is_stop
+from airflow_ibkr_plugin.trading.orders import (
+    MAYBE_AT_BROKER,
+    TERMINAL,
+    BracketState,
+    BrokerOrder,
+    IntentState,
+    OrderTicket,
+)
+from airflow_ibkr_plugin.trading.risk_facts import open_quantity
+from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from airflow_ibkr_plugin.store.models.orders import OrderIntent
+
+log = logging.getLogger(__name__)
+
+#: What the broker knows of an intent.
+Find = Callable[["OrderIntent"], BrokerTruth]
+#: How long an order that closes what cannot be protected may take before it is left to the service.
+RESCUE_SECONDS = 30.0
+
+
+def protect(job: Job, find: Find | None = None) -> None:
+    """Bring the exits of a bracket to where they must be, under the lease of its entry.
+
+    What the entry has filled and no exit has closed has a working stop of that quantity afterwards, or is closed; where
+    neither is possible a person is alerted. A command or a task that closes it meanwhile is left alone.
+
+    :param find: what the broker knows of an exit, where it was asked just now.
+    :raises AmbiguousOrder: nobody can say what became of an exit.
+    :raises BrokerError: the broker could not be asked, or did not confirm; the next call goes on.
+    """
+    if job.load().bracket is not BracketState.OPEN:
+        return
+    keeper = _Keeper(job, find or (lambda row: job.session.find_by_ref(row.order_ref)))
+    keeper.end_unprotected_entry()
+    if job.load().state in TERMINAL:
+        keeper.keep()
+
+
+class _Keeper:
+    """One look at one bracket."""
+
+    def __init__(self, job: Job, find: Find) -> None:
+        self._job = job
+        self._find = find
+
+    def end_unprotected_entry(self) -> None:
+        """An entry that works, and whose stop is gone, is cancelled before more of it fills."""
+        row = self._job.load()
+        if row.state not in (IntentState.WORKING, IntentState.CANCELLING):
+            return
+        why = unprotected(self._job)
+        if row.state is IntentState.WORKING and not why:
+            return
+        order = adopt(self._job, self._find(row))
+        if order is None:
+            return
+        if row.state is IntentState.WORKING:
+            self._alert("entry", f"its stop is gone, so the entry is cancelled: {why}")
+            self._job.move(IntentState.CANCELLING, why)
+        settle(self._job, order)
+
+    def keep(self) -> None:
+        """Once the entry has ended."""
+        alive = self._look()
+        if self._is_being_closed():
+            return
+        held = self._held()
+        if held <= 0:
+            self._end(alive)
+            self._close()
+            return
+        stops = [pair for pair in alive if is_stop(pair[0].leg)]
+        if stops:
+            self._fit(alive)
+        elif not any(row.leg.partition(".")[0] == RESCUE_LEG for row, _ in alive):
+            self._end(alive)  # the target: a new stop could not join its group, and both could fill
+            self._protect_anew()
+
+    # --- what there is ------------------------------------------------------------------------------------
+
+    def _look(self) -> list[tuple[OrderIntent, BrokerOrder]]:
+        """Book what the broker knows of each exit; those that are alive, with their orders."""
+        alive = []
+        for row in self._job.exits():
+            exit_job = job_of(self._job, row)
+            if row.state in (IntentState.DECIDED, IntentState.RESERVED):
+                order = reserve_and_send(exit_job, None)  # a later stop, whose sender has died
+            elif row.state in MAYBE_AT_BROKER:
+                truth = self._find(row)
+                order = adopt(exit_job, truth) if truth.known else recover(exit_job)
+                if order is None and exit_job.load().state is IntentState.AMBIGUOUS:
+                    exit_job.move(IntentState.ABANDONED, "it never reached the broker; another takes its place")
+            else:
+                continue
+            if order is not None and exit_job.load().state is IntentState.CANCELLING:
+                self._cancel(exit_job, order)
+            elif order is not None:
+                alive.append((exit_job.load(), order))
+        return alive
+
+    def _held(self) -> Decimal:
+        """What the entry has filled and no exit has closed, as far as its strategy still holds it; by our books."""
+        with self._job.database.read() as transaction:
+            row = load_row(transaction, self._job.intent_id)
+            fills = Executions(transaction)
+            units = Units(transaction)
+            left = _left(fills, units, row)
+            of_strategy = _of_strategy(transaction, row)
+            # What older brackets of the strategy brought is theirs.
+            for older in units.of_strategy(row.source, row.account, row.strategy, row.con_id):
+                if older.id < row.id and older.side is row.side:
+                    of_strategy -= row.side.sign * max(_left(fills, units, older), Decimal(0))
+        return min(left, max(of_strategy * row.side.sign, Decimal(0)))
+
+    def _is_being_closed(self) -> bool:
+        with self._job.database.read() as transaction:
+            row = load_row(transaction, self._job.intent_id)
+            if TradingCommands(transaction).flattening(row):
+                return True
+            where = (row.source, row.account, row.strategy, row.con_id)
+            legs = frozenset({CLOSE_LEG, FLATTEN_LEG})
+            return Units(transaction).closing(*where, legs=legs, now=datetime.now(UTC))
+
+    # --- what is done -------------------------------------------------------------------------------------
+
+    def _fit(self, alive: list[tuple[OrderIntent, BrokerOrder]]) -> None:
+        """The quantities of the exits are what is held; the broker has a moment to see to that by itself."""
+        if self._fits(alive):
+            return
+        time.sleep(recovering.SETTLE_SECONDS)
+        self._job.renew()
+        self._find = lambda row: self._job.session.find_by_ref(row.order_ref)
+        alive, held = self._look(), self._held()
+        if not any(is_stop(row.leg) for row, _ in alive):
+            return  # the next look sees to it
+        for row, order in alive:
+            if order.remaining == held or held <= 0:
+                continue
+            log.warning("%s of %s is for %s, and %s is held", row.leg, row.order_ref, order.remaining, held)
+            with owner_of(self._job, order.client_id, f"change of {order.order_ref}") as owner:
+                changed = owner.resize(self._job.instrument, order, ticket_of(row), order.filled + held)
+            exit_job = job_of(self._job, row)
+            with self._job.database.write() as transaction:
+                self._job.lease.renew(transaction)
+                load_row(transaction, row.id).quantity = changed.quantity
+            book(exit_job, BrokerTruth(orders=(changed,), executions=(), asked_at=datetime.now(UTC)))
+
+    def _fits(self, alive: list[tuple[OrderIntent, BrokerOrder]]) -> bool:
+        held = self._held()
+        return all(order.remaining == held for _, order in alive)
+
+    def _protect_anew(self) -> None:
+        """Send the stop anew; where it is refused, close what is held by a market order."""
+        for leg in self._later_legs():
+            quantity = self._unguarded()
+            if quantity <= 0:
+                log.info("%s: what is held is being closed by another order", self._job.load().order_ref)
+                return
+            row = self._send(leg, replace(self._stop_ticket(), quantity=quantity))
+            if row.state is IntentState.REJECTED:
+                break
+            if row.state in (IntentState.DENIED, IntentState.ABANDONED):
+                time.sleep(recovering.SETTLE_SECONDS)  # the account may not show yet what has just filled
+                self._job.renew()
+                continue
+            self._alert(leg, f"its stop was gone; a new one is {row.state}: {row.order_ref}")
+            return
+        self._rescue()
+
+    def _later_legs(self) -> list[str]:
+        known = {row.leg for row in self._job.exits()}
+        legs = [f"{STOP_LEG}.{number}" for number in range(2, MAX_STOPS + 1)]
+        return [leg for leg in legs if leg not in known]
+
+    def _rescue(self) -> None:
+        number = sum(row.leg.partition(".")[0] == RESCUE_LEG for row in self._job.exits()) + 1
+        leg = RESCUE_LEG if number == 1 else f"{RESCUE_LEG}.{number}"
+        quantity = self._unguarded()
+        if quantity <= 0:
+            return
+        if number > MAX_STOPS:
+            self._alert(leg, "no stop can be had, and it could not be closed either; nothing more is tried")
+            self._close()
+            return
+        row = self._send(leg, OrderTicket(side=self._stop_ticket().side, quantity=quantity))
+        if row.state is IntentState.DENIED:
+            self._alert(leg, f"no stop can be had, and risk does not let it be closed: {row.reason}")
+            return
+        self._alert(leg, f"no stop can be had, and it is closed by a market order, {row.state}: {row.order_ref}")
+        if self._held() <= 0:
+            self._close()
+
+    def _unguarded(self) -> Decimal:
+        """What is held and no other order is closing already."""
+        held = self._held()
+        with self._job.database.read() as transaction:
+            entry = load_row(transaction, self._job.intent_id)
+            others = AccountOrders(transaction, entry.source, entry.account, excluding=entry.id).open()
+            side = self._stop_ticket().side
+            closing = abs(open_quantity(others, entry.con_id, side=side, strategy=entry.strategy))
+            return min(held, _of_strategy(transaction, entry) * entry.side.sign - closing)
+
+    def _stop_ticket(self) -> OrderTicket:
+        return ticket_of(next(row for row in self._job.exits() if row.leg == STOP_LEG))
+
+    def _send(self, leg: str, ticket: OrderTicket) -> OrderIntent:
+        entry, at = self._job.load(), datetime.now(UTC)
+        key = replace(request_of(entry, 0).key, leg=leg)
+        with self._job.database.write() as transaction:
+            self._job.lease.renew(transaction)
+            row, _ = Intents(transaction).get_or_create(key, **exit_fields(entry, ticket, at))
+        exit_job = job_of(self._job, row, wait_seconds=RESCUE_SECONDS if not is_stop(leg) else 0.0)
+        order = reserve_and_send(exit_job, None)
+        if order is not None:
+            settle(exit_job, order)
+        return exit_job.load()
+
+    def _end(self, alive: list[tuple[OrderIntent, BrokerOrder]]) -> None:
+        for row, order in alive:
+            self._cancel(job_of(self._job, row), order)
+
+    def _cancel(self, exit_job: Job, order: BrokerOrder) -> None:
+        cancel_exit(exit_job, order, "its bracket is over, or its stop is gone")
+
+    def _close(self) -> None:
+        with self._job.database.write() as transaction:
+            self._job.lease.renew(transaction)
+            load_row(transaction, self._job.intent_id).bracket = BracketState.CLOSED
+
+    def _alert(self, leg: str, what: str) -> None:
+        row = self._job.load()
+        log.error("bracket %s: %s", row.order_ref, what)
+        message = AlertMessage(
+            severity=Severity.CRITICAL,
+            title=f"[IBKR] {row.strategy}: {row.symbol} was without its stop",
+            summary=f"{row.order_ref} ({row.side} {row.quantity:f} {row.symbol}, account {row.account}): {what}",
+            done=[f"It was sent by run {row.run_id} of DAG {row.dag_id}."],
+            next_step="Look at the position and its orders in TWS.",
+        )
+        with self._job.database.write() as transaction:
+            self._job.lease.renew(transaction)
+            enqueue(
+                transaction,
+                message,
+                dedupe_key=f"bracket:{row.order_ref}:{leg}",
+                strategy=row.strategy,
+                dag_id=row.dag_id,
+                run_id=row.run_id,
+                at=datetime.now(UTC),
+            )
+
+
+def cancel_exit(exit_job: Job, order: BrokerOrder, why: str) -> None:
+    """Cancel an exit, confirmed and booked.
+
+    :raises BrokerTimeout: its end, or all of its fills, are not confirmed.
+    """
+    if exit_job.load().state is not IntentState.CANCELLING:
+        exit_job.move(IntentState.CANCELLING, why)
+    row = book(exit_job, cancel_order(exit_job, order))
+    if row.state not in TERMINAL:
+        raise BrokerTimeout(
+            f"The end of order {row.order_ref} is not confirmed, or not all its fills are listed yet.",
+            remedy="Nothing is to be done: the retry asks again.",
+        )
+
+
+def _left(fills: Executions, units: Units, entry: OrderIntent) -> Decimal:
+    """What the entry has filled and its own exits have not."""
+    return _sum(fills, [entry]) - _sum(fills, units.exits(entry.id))
+
+
+def _sum(fills: Executions, rows: list[OrderIntent]) -> Decimal:
+    return sum((fill.quantity for row in rows for fill in fills.for_intent(row.id)), Decimal(0))
+
+
+def _of_strategy(transaction: Session, row: OrderIntent) -> Decimal:
+    """Signed quantity that the strategy holds of the instrument, by our books."""
+    booked = Positions(transaction).of_strategies(row.source, row.account, row.con_id)
+    return sum((own.quantity for own in booked if own.strategy == row.strategy), Decimal(0))

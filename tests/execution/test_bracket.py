@@ -1,0 +1,440 @@
+"""Brackets over sockets: whatever becomes of its orders, no entry is left without its stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from airflow_ibkr_plugin.broker.connect import leased_session
+from airflow_ibkr_plugin.broker.session import BrokerSession
+from airflow_ibkr_plugin.broker.spec import GatewaySpec
+from airflow_ibkr_plugin.errors import BrokerError, ConfigError
+from airflow_ibkr_plugin.execution import recover
+from airflow_ibkr_plugin.execution.halt import enforce, set_state
+from airflow_ibkr_plugin.execution.outcome import OrderOutcome
+from airflow_ibkr_plugin.execution.place import execute, resume, unfinished
+from airflow_ibkr_plugin.execution.request import OrderRequest
+from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle, start_simulator
+from airflow_ibkr_plugin.store.account_orders import AccountOrders
+from airflow_ibkr_plugin.store.alerts import Alerts
+from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.models import OrderIntent
+from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.units import Units
+from airflow_ibkr_plugin.trading.brackets import BracketPlan
+from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
+from airflow_ibkr_plugin.trading.orders import BracketState, IntentKey, IntentState, OrderTicket, OrderType, Side
+from airflow_ibkr_plugin.trading.plans import TicketPlan
+from airflow_ibkr_plugin.trading.risk_rules import rules
+from airflow_ibkr_plugin.trading.sizing import Sizing
+from airflow_ibkr_plugin.trading.trading_state import TradingState
+
+ACCOUNT = "DU1234567"
+MORNING = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)  # a Monday, half an hour into the session
+WIDE = {"stop": {"offset": 0.2}, "target": {"offset": 0.3}}
+RULES = {rule.name: rule for rule in rules()}
+
+
+@dataclass
+class Floor:
+    """A simulated gateway, a trading database, and one strategy that sends brackets."""
+
+    gateway: SimulatorHandle
+    database: Database
+    spec: GatewaySpec
+
+    @contextmanager
+    def session(self, **changes: Any) -> Iterator[BrokerSession]:
+        with leased_session(replace(self.spec, **changes), self.database, owner="test") as session:
+            yield session
+
+    def request(self, session: BrokerSession, run_id: str = "run-1", **changes: Any) -> OrderRequest:
+        """Ten KO at the market with a stop 20 % and a target 30 % away, unless told otherwise."""
+        instrument = session.resolve(InstrumentSpec.parse("KO"))
+        rules = changes.pop("rules", {})
+        plan: dict[str, Any] = {
+            "side": Side.BUY,
+            "sizing": Sizing.parse({"quantity": changes.pop("quantity", 10)}),
+            "bracket": BracketPlan.parse(changes.pop("bracket", WIDE)),
+        }
+        plan |= {name: changes.pop(name) for name in ("side", "order_type", "limit_offset") if name in changes}
+        fields: dict[str, Any] = {
+            "key": IntentKey(
+                installation="test", dag_id="demo", run_id=run_id, task_id="order", con_id=instrument.con_id
+            ),
+            "strategy": "demo",
+            "source": session.source,
+            "account": session.account,
+            "mode": "paper",
+            "instrument": instrument,
+            "ticket": TicketPlan(**plan),
+            "rules": tuple((RULES[name], parameters) for name, parameters in rules.items()),
+            "wait_seconds": 20.0,
+        }
+        return OrderRequest(**fields | changes)
+
+    def execute(self, session: BrokerSession, request: OrderRequest) -> OrderOutcome:
+        return execute(session, self.database, request, owner="t")
+
+    def bracket(self, **changes: Any) -> OrderOutcome:
+        with self.session() as session:
+            return self.execute(session, self.request(session, **changes))
+
+    def legs(self, run_id: str = "run-1") -> dict[str, OrderIntent]:
+        with self.database.read() as transaction:
+            return {row.leg: row for row in Intents(transaction).for_run("demo", run_id)}
+
+    def states(self, run_id: str = "run-1") -> dict[str, str]:
+        return {leg: str(row.state) for leg, row in self.legs(run_id).items()}
+
+    def working(self) -> dict[str, tuple[str, str]]:
+        """What the broker has alive: quantity and type, by the leg of ours."""
+        legs = {row.order_ref: leg for leg, row in self.legs().items()}
+        alive = [o for o in self.orders() if o["status"] in ("Submitted", "PreSubmitted")]
+        return {legs.get(o["order_ref"], o["order_ref"]): (o["quantity"], o["order_type"]) for o in alive}
+
+    def orders(self, order_ref: str | None = None) -> list[Any]:
+        given = {} if order_ref is None else {"order_ref": order_ref}
+        found: list[Any] = self.gateway.control("orders", **given)["orders"]
+        return found
+
+    def held(self) -> Decimal:
+        with self.database.read() as transaction:
+            return sum((row.quantity for row in Positions(transaction).list(strategy="demo")), Decimal(0))
+
+    def alerts(self) -> list[str]:
+        with self.database.read() as transaction:
+            return [row.body for row in Alerts(transaction).due(datetime(2100, 1, 1, tzinfo=UTC))]
+
+    def owner(self, session: BrokerSession, order_ref: str) -> Any:
+        (order,) = session.find_by_ref(order_ref).orders
+        return order
+
+
+@pytest.fixture
+def gateway() -> Iterator[SimulatorHandle]:
+    with start_simulator(seed=7, clock=MORNING, account=ACCOUNT) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def floor(gateway: SimulatorHandle, database: Database, monkeypatch: pytest.MonkeyPatch) -> Floor:
+    monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.3)
+    spec = GatewaySpec(
+        conn_id="ibkr_default",
+        host="127.0.0.1",
+        port=gateway.port,
+        client_ids=range(10, 20),
+        account=ACCOUNT,
+        timeout=5,
+    )
+    return Floor(gateway, database, spec)
+
+
+def test_a_filled_entry_has_its_stop_and_target_working_at_the_broker(floor: Floor) -> None:
+    outcome = floor.bracket()
+    assert (outcome.state, outcome.filled) == (IntentState.FILLED, 10)
+    assert floor.states() == {"entry": "filled", "target": "working", "stop": "working"}
+    assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
+    entry = floor.legs()["entry"]
+    assert entry.bracket is BracketState.OPEN
+    assert {leg.parent_id for name, leg in floor.legs().items() if name != "entry"} == {entry.id}
+    assert len({leg.order_ref for leg in floor.legs().values()}) == 3
+    # A clear of the task finds the same orders.
+    assert floor.bracket().order_ref == outcome.order_ref
+    assert len(floor.orders()) == 3
+    assert floor.alerts() == []
+
+
+@pytest.mark.parametrize("order_type", ["STP LMT", "TRAIL"])
+def test_the_stop_may_have_a_limit_or_trail(floor: Floor, order_type: str) -> None:
+    stop = {"offset": 0.2, "order_type": order_type} | ({"limit_offset": 0.01} if order_type == "STP LMT" else {})
+    assert floor.bracket(bracket={"stop": stop}).state is IntentState.FILLED
+    assert floor.working() == {"stop": ("10", order_type)}
+
+
+def test_risk_clamps_the_exits_with_the_entry_and_counts_the_unit_once(floor: Floor) -> None:
+    given = {"order_quantity": {"max": 7}, "orders_per_day": {"max": 2}, "position_size": {"max_quantity": 7}}
+    outcome = floor.bracket(rules=given)
+    assert (outcome.state, outcome.quantity) == (IntentState.FILLED, 7)
+    assert floor.working() == {"target": ("7", "LMT"), "stop": ("7", "STP")}
+    with floor.database.read() as transaction:
+        open_orders = AccountOrders(transaction, outcome.source, ACCOUNT).open()
+        assert sorted(order.remaining for order in open_orders) == [0, 7]  # one exit or the other fills
+    # What is held and protected counts once, in either direction: nothing more fits, and nothing is short.
+    with floor.session() as session:
+        more = floor.execute(session, floor.request(session, "run-2", rules=given))
+        assert more.state is IntentState.DENIED
+        plain = replace(
+            floor.request(session, "run-3"), ticket=OrderTicket(side=Side.SELL, quantity=Decimal(7)), rules=()
+        )
+        sold = floor.execute(session, plain)
+    assert sold.state is IntentState.DENIED  # both it and the stop could fill: a task that closes cancels first
+    assert floor.states("run-2") == {"entry": "denied", "target": "denied", "stop": "denied"}
+
+
+def test_a_denied_entry_takes_its_exits_with_it(floor: Floor) -> None:
+    assert floor.bracket(rules={"restricted_list": {"instruments": ["KO"]}}).state is IntentState.DENIED
+    assert floor.states() == {"entry": "denied", "target": "denied", "stop": "denied"}
+    assert floor.legs()["entry"].bracket is BracketState.CLOSED
+    assert floor.orders() == []
+
+
+def test_an_entry_that_does_not_fill_is_cancelled_with_its_exits(floor: Floor) -> None:
+    outcome = floor.bracket(order_type=OrderType.LIMIT, limit_offset=Decimal("-0.1"), wait_seconds=0.5)
+    assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, 0)
+    assert floor.states() == {"entry": "cancelled", "target": "cancelled", "stop": "cancelled"}
+    assert floor.working() == {}
+    assert floor.legs()["entry"].bracket is BracketState.CLOSED
+
+
+def test_of_a_partly_filled_entry_the_exits_are_for_what_is_held(floor: Floor) -> None:
+    floor.gateway.control("clock", freeze=True)
+    outcome = floor.bracket(quantity=12_000, wait_seconds=0.5)
+    assert outcome.state is IntentState.CANCELLED
+    assert 0 < outcome.filled == floor.held() < 12_000
+    left = f"{outcome.filled:f}"
+    assert floor.working() == {"target": (left, "LMT"), "stop": (left, "STP")}
+
+
+@pytest.mark.parametrize("refused", ["stop", "entry", "target"])
+def test_a_leg_that_is_refused_never_leaves_a_naked_entry(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """A price off the grid, which the broker refuses by 110."""
+    place = BrokerSession.place_bracket
+
+    def off_the_grid(self: Any, instrument: Any, legs: Any, **named: Any) -> Any:
+        number = {"entry": 0, "target": 1, "stop": 2}[refused]
+        ticket = legs[number].ticket
+        name = "limit_price" if ticket.limit_price is not None else "stop_price"
+        bent = replace(ticket, **{name: getattr(ticket, name) + Decimal("0.005")})
+        return place(
+            self, instrument, [*legs[:number], replace(legs[number], ticket=bent), *legs[number + 1 :]], **named
+        )
+
+    monkeypatch.setattr(BrokerSession, "place_bracket", off_the_grid)
+    outcome = floor.bracket(order_type=OrderType.LIMIT, limit_offset=Decimal("0.05"))
+    if refused == "target":
+        assert outcome.state is IntentState.FILLED
+        assert floor.states() == {"entry": "filled", "target": "rejected", "stop": "working"}
+        assert floor.working() == {"stop": ("10", "STP")}
+    else:
+        assert outcome.state is IntentState.REJECTED
+        assert floor.working() == {}
+        assert floor.held() == 0
+
+
+def test_a_unit_whose_last_message_was_lost_is_taken_back_and_sent_once_more(floor: Floor) -> None:
+    with floor.session() as session:
+        request = floor.request(session)
+        stop = replace(request.key, leg="stop").order_ref
+        floor.gateway.control("lose_order", order_ref=stop)
+        with pytest.raises(BrokerError):
+            floor.execute(session, request)
+    assert floor.states() == {"entry": "ambiguous", "target": "ambiguous", "stop": "ambiguous"}
+    assert floor.orders() == []
+    first = floor.legs()["entry"].order_id
+    with floor.session(client_ids=range(15, 16)) as other:  # a retry has another client id
+        assert floor.execute(other, floor.request(other)).state is IntentState.FILLED
+    assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
+    assert len(floor.orders()) == 3
+    assert floor.legs()["entry"].client_id == 15
+    with BrokerSession.open(floor.spec, client_id=10) as owner:  # nothing is kept under the first id
+        assert first is not None
+        assert not owner.discard([first], []).known
+
+
+@pytest.mark.parametrize("fault", ["drop_before_accept", "drop_after_accept"])
+@pytest.mark.parametrize("leg", ["entry", "target", "stop"])
+def test_a_connection_lost_at_any_leg_ends_with_one_order_a_leg(floor: Floor, fault: str, leg: str) -> None:
+    with floor.session() as session:
+        request = floor.request(session)
+        floor.gateway.control(fault, order_ref=replace(request.key, leg=leg).order_ref)
+        with pytest.raises(BrokerError):
+            floor.execute(session, request)
+    with floor.session() as again:
+        assert floor.execute(again, floor.request(again)).state is IntentState.FILLED
+    assert floor.held() == 10
+    assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
+    for row in floor.legs().values():
+        assert len(floor.orders(row.order_ref)) == 1
+
+
+def test_a_stop_that_is_gone_while_its_position_is_held_is_sent_anew(floor: Floor) -> None:
+    floor.bracket()
+    with floor.session(client_ids=range(10, 11)) as owner:  # somebody cancels it by hand; its group goes with it
+        owner.cancel(floor.owner(owner, floor.legs()["stop"].order_ref), seconds=10)
+    assert floor.working() == {}
+    floor.bracket()
+    assert floor.states() == {"entry": "filled", "target": "cancelled", "stop": "cancelled", "stop.2": "working"}
+    assert floor.working() == {"stop.2": ("10", "STP")}
+    old, new = floor.legs()["stop"], floor.legs()["stop.2"]
+    assert (new.stop_price, new.parent_id) == (old.stop_price, old.parent_id)
+    assert len(floor.alerts()) == 1
+
+
+def test_where_no_stop_can_be_had_the_position_is_closed_and_a_person_alerted(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor.bracket()
+    with floor.session(client_ids=range(10, 11)) as owner:
+        owner.cancel(floor.owner(owner, floor.legs()["stop"].order_ref), seconds=10)
+    place = BrokerSession.place
+
+    def off_the_grid(self: Any, instrument: Any, ticket: OrderTicket, **named: Any) -> Any:
+        if ticket.stop_price is not None:
+            ticket = replace(ticket, stop_price=ticket.stop_price + Decimal("0.005"))
+        return place(self, instrument, ticket, **named)
+
+    monkeypatch.setattr(BrokerSession, "place", off_the_grid)
+    floor.bracket()
+    assert floor.held() == 0
+    assert (floor.states()["stop.2"], floor.states()["rescue"]) == ("rejected", "filled")
+    assert floor.working() == {}
+    assert floor.legs()["entry"].bracket is BracketState.CLOSED
+    assert len(floor.alerts()) == 1
+    floor.bracket()
+    assert len(floor.orders()) == 4  # nothing more is sent
+
+
+def test_an_entry_that_still_works_is_cancelled_when_its_stop_is_gone(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = BrokerSession.wait_terminal
+
+    def cancelled_by_hand(self: Any, order: Any, *, seconds: float) -> Any:
+        stop = floor.owner(self, floor.legs()["stop"].order_ref)
+        if stop.status == "PreSubmitted":
+            self.cancel(stop, seconds=10)
+        return wait(self, order, seconds=0.2)
+
+    monkeypatch.setattr(BrokerSession, "wait_terminal", cancelled_by_hand)
+    outcome = floor.bracket(order_type=OrderType.LIMIT, limit_offset=Decimal("-0.1"))
+    assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, 0)
+    assert "its stop does not work" in outcome.reason
+    assert floor.working() == {}
+
+
+def test_a_position_that_was_closed_elsewhere_gets_no_new_stop(floor: Floor) -> None:
+    floor.bracket()
+    with floor.session(client_ids=range(10, 11)) as owner:
+        owner.cancel(floor.owner(owner, floor.legs()["stop"].order_ref), seconds=10)
+    floor.gateway.control("manual_order", symbol="KO", action="SELL", quantity=10)
+    floor.bracket()
+    assert floor.working() == {}  # a stop would open a short position
+    assert floor.alerts()
+
+
+def test_a_target_that_fills_ends_the_stop_and_the_bracket(floor: Floor) -> None:
+    floor.bracket(bracket={"stop": {"offset": 0.2}, "target": {"amount": 0.02}})
+    for _ in range(200):
+        if floor.working() == {}:
+            break
+        floor.gateway.control("clock", advance=1800)
+    floor.bracket()
+    assert floor.states() == {"entry": "filled", "target": "filled", "stop": "cancelled"}
+    assert floor.held() == 0
+    assert floor.legs()["entry"].bracket is BracketState.CLOSED
+    assert floor.alerts() == []
+
+
+def test_a_target_that_fills_in_part_leaves_a_stop_for_the_rest(floor: Floor) -> None:
+    floor.bracket(quantity=12_000, bracket={"stop": {"offset": 0.2}, "target": {"amount": 0.02}})
+    floor.gateway.control("clock", freeze=True)
+    for _ in range(20_000):
+        floor.gateway.control("clock", advance=1)
+        if floor.working().get("stop") != ("12000", "STP"):
+            break
+    floor.bracket()
+    left = floor.held()
+    assert 0 < left < 12_000
+    assert floor.working()["stop"] == (f"{left:f}", "STP")
+
+
+def test_a_stop_that_is_for_less_than_is_held_is_mended(floor: Floor) -> None:
+    floor.bracket()
+    stop = floor.legs()["stop"]
+    with floor.session(client_ids=range(10, 11)) as owner:
+        instrument = owner.resolve(InstrumentSpec.parse("KO"))
+        ticket = OrderTicket(
+            side=Side.SELL, quantity=Decimal(10), order_type=OrderType.STOP, stop_price=stop.stop_price, tif=stop.tif
+        )
+        owner.resize(instrument, floor.owner(owner, stop.order_ref), ticket, Decimal(4))
+    assert floor.working()["stop"] == ("4", "STP")
+    with floor.session(client_ids=range(15, 16)) as other:
+        floor.execute(other, floor.request(other))
+    assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
+
+
+def test_a_halt_cancels_an_entry_and_keeps_the_stop_of_what_is_held(floor: Floor) -> None:
+    floor.bracket()
+    with floor.session() as session:
+        waiting = floor.request(
+            session,
+            "run-2",
+            order_type=OrderType.LIMIT,
+            limit_offset=Decimal("-0.1"),
+            leave_working=True,
+            wait_seconds=0.2,
+        )
+        assert floor.execute(session, waiting).state is IntentState.WORKING
+    set_state(floor.database, "", TradingState.HALTED, by="t", reason="t", command_id="c1")
+    done = enforce(floor.database, "c1", gateway_of=lambda _: floor.spec, owner="t")
+    assert done.verified, done
+    assert floor.states("run-2")["entry"] == "cancelled"
+    assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
+    # And while trading is halted what is held is protected all the same.
+    with floor.session(client_ids=range(10, 11)) as owner:
+        owner.cancel(floor.owner(owner, floor.legs()["stop"].order_ref), seconds=10)
+    floor.bracket()
+    assert floor.working() == {"stop.2": ("10", "STP")}
+
+
+def test_what_a_command_flattens_is_not_protected_against_it(floor: Floor) -> None:
+    floor.bracket()
+    set_state(floor.database, "", TradingState.HALTED, by="t", reason="t", command_id="c1", flatten=True)
+    done = enforce(floor.database, "c1", gateway_of=lambda _: floor.spec, owner="t")
+    assert done.verified, done
+    assert floor.working() == {}
+    floor.bracket()  # the service, or a retry, looks at it
+    assert floor.working() == {}
+    assert floor.held() == 10
+
+
+def test_a_run_that_says_hold_now_finishes_the_bracket_and_not_its_exits(floor: Floor) -> None:
+    floor.bracket()
+    entry = floor.legs()["entry"]
+    refs = unfinished(floor.database, dag_id="demo", run_id="run-1", task_id="order", con_id=entry.con_id)
+    assert refs == [entry.order_ref]
+    with floor.session() as session:
+        resume(session, floor.database, entry.order_ref, owner="t", wait_seconds=0)
+    assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
+
+
+def test_a_bracket_that_cannot_stand_is_refused_before_anything_is_stored(floor: Floor) -> None:
+    with floor.session() as session, pytest.raises(ConfigError, match="stop"):
+        floor.execute(session, floor.request(session, bracket={"stop": {"amount": 0.001}}))
+    assert floor.legs() == {}
+
+
+def test_the_lease_of_a_unit_is_one(floor: Floor) -> None:
+    from airflow_ibkr_plugin.errors import IntentBusy
+    from airflow_ibkr_plugin.execution.lease import hold
+
+    floor.bracket()
+    legs = floor.legs()
+    with hold(floor.database, legs["entry"].id, "one", seconds=60):
+        with pytest.raises(IntentBusy), hold(floor.database, legs["stop"].id, "two", seconds=60):
+            pass
+        with floor.database.read() as transaction:
+            assert Units(transaction).open_entries(now=datetime.now(UTC)) == []
+    with floor.database.read() as transaction:
+        assert [row.leg for row in Units(transaction).open_entries(now=datetime.now(UTC))] == ["entry"]
