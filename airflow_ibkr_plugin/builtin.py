@@ -74,7 +74,7 @@ def ibkr_risk_rules() -> list[RiskRule]:
 @hookimpl
 def ibkr_task_types() -> list[TaskType]:
     """Built-in task types: our operators and sensors."""
-    return [*_sensors(), *_per_symbol(), _PORTFOLIO]
+    return [*_sensors(), *_per_symbol(), _PORTFOLIO, _RECONCILE]
 
 
 _PORTFOLIO = TaskType(
@@ -82,6 +82,28 @@ _PORTFOLIO = TaskType(
     operator="airflow_ibkr_plugin.operators.portfolio:PortfolioOperator",
     takes=_BROKER,
     description="Stores the account's positions and values.",
+)
+
+
+_RECONCILE = TaskType(
+    name="reconcile",
+    operator="airflow_ibkr_plugin.operators.reconcile:ReconcileOperator",
+    parameters=_schema(
+        {
+            "on_disagreement": {
+                "enum": ["fail", "go_on"],
+                "default": "fail",
+                "description": "Whether the task fails where books disagree; strategies only close in either case.",
+            },
+            "scope": {
+                "enum": ["account", "strategy"],
+                "default": "account",
+                "description": "Whose differences count for it: all of the account, or this strategy's.",
+            },
+        }
+    ),
+    takes=_BROKER,
+    description="Holds our books of the account against the broker's.",
 )
 
 

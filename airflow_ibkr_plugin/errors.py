@@ -171,6 +171,12 @@ class IntentBusy(IBKRPluginError):
     default_retry_after = 15.0
 
 
+class BooksDisagree(IBKRPluginError):
+    """Our book of an account and the broker's differ, and nobody has accepted that."""
+
+    family = Family.NEEDS_HUMAN
+
+
 class AmbiguousOrder(BrokerError):
     """Whether the broker has the order could not be established. Never assumed in either direction."""
 

@@ -7,10 +7,10 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
@@ -43,17 +43,6 @@ BEFORE_THE_FIRST = "held before the first reconciliation"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Acceptance:
-    """A person says that what differs is right as the broker has it.
-
-    :param by: who. :param reason: why.
-    """
-
-    by: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Reconciled:
     """What one reconciliation found.
 
@@ -76,6 +65,22 @@ class Reconciled:
         """The differences that nobody has accepted."""
         return tuple(one for one in self.differences if not one.accepted)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; decimals as text."""
+        return {
+            "id": self.id,
+            "source": self.source,
+            "account": self.account,
+            "at": self.at.isoformat(),
+            "result": str(self.result),
+            "booked": self.booked,
+            "splits": list(self.splits),
+            "differences": [
+                asdict(one) | {"kind": str(one.kind), "strategies": list(one.strategies)} for one in self.differences
+            ],
+            "beside": {symbol: f"{quantity:f}" for symbol, quantity in self.beside.items()},
+        }
+
     def concerning(self, strategy: str) -> Reconciled:
         """The same as far as it concerns one strategy."""
         mine = tuple(one for one in self.differences if strategy in one.strategies)
@@ -88,16 +93,18 @@ def reconcile(
     database: Database,
     *,
     by: str,
-    accept: Acceptance | None = None,
+    accept: bool = False,
     splits: Mapping[str, Ratio] | None = None,
+    reason: str = "",
 ) -> Reconciled:
     """Compare the account of the session with our book, and store what was found.
 
     What our book lacks is booked. What differs when it is looked at twice, and is neither accepted nor a split, sets
     the strategies concerned to REDUCING and alerts, in the transaction that stores it.
 
-    :param by: who asks, for the record. :param accept: take what differs as right.
-    :param splits: of contracts, by symbol, as a person states them; prices need not show them.
+    :param by: who asks, for the record. :param accept: what differs is right as the broker has it, says that person.
+    :param splits: of contracts, by symbol, as that person states them; prices need not show them.
+    :param reason: why, of what a person says.
     :raises BrokerError: the broker could not be asked; that is stored, and that nothing is known.
     :raises StoreError: the trading database failed.
     """
@@ -109,7 +116,7 @@ def reconcile(
     except IBKRPluginError as error:
         record_failure(database, session.source, session.account, by=by, error=error)
         raise
-    result = _store(session, database, seen, differences, booked, found, by, accept)
+    result = _store(session, database, seen, differences, booked, found, by, accept, reason)
     level = logging.INFO if result.result is Result.AGREE else logging.ERROR
     log.log(
         level,
@@ -124,11 +131,17 @@ def reconcile(
 
 
 def record_failure(database: Database, source: str, account: str, *, by: str, error: Exception) -> None:
-    """Store that a reconciliation could not be made, and why."""
-    with database.write() as transaction:
-        Reconciliations(transaction, source, account).add(
-            Result.FAILED, at=datetime.now(UTC), made_by=by, reason=f"{type(error).__name__}: {error}"
-        )
+    """Store that a reconciliation could not be made, and why; what failed for the same reason is not stored again."""
+    reason = f"{type(error).__name__}: {error}"
+    with database.write(serialize=_lock_of(source, account)) as transaction:
+        reconciliations = Reconciliations(transaction, source, account)
+        last = reconciliations.last()
+        if last is None or (last.result, last.reason) != (Result.FAILED, reason):
+            reconciliations.add(Result.FAILED, at=datetime.now(UTC), made_by=by, reason=reason)
+
+
+def _lock_of(source: str, account: str) -> str:
+    return f"reconciliation:{gateway_kind(source)}:{account}"
 
 
 def _settled(
@@ -168,18 +181,19 @@ def _store(
     booked: int,
     found: tuple[FoundSplit, ...],
     by: str,
-    accept: Acceptance | None,
+    accept: bool,
+    reason: str,
 ) -> Reconciled:
     source, account, at = session.source, session.account, seen.at
     beside = unexplained(seen.book, seen.broker)
     beside |= {split.con_id: split.beside for split in found}
     symbols = {position.con_id: position.symbol for position in seen.broker.positions}
-    with database.write(serialize=f"reconciliation:{gateway_kind(source)}:{account}") as transaction:
+    with database.write(serialize=_lock_of(source, account)) as transaction:
         reconciliations = Reconciliations(transaction, source, account)
         if reconciliations.last_made() is None:
             differences = _take_over(reconciliations, seen, differences, beside, by)
-        if accept is not None:
-            differences = _accept(reconciliations, differences, beside, accept, at)
+        if accept:
+            differences = _accept(reconciliations, differences, beside, by, reason, at)
         store_foreign(transaction, source, seen, at)
         agree = all(one.accepted for one in differences)
         row = reconciliations.add(
@@ -188,8 +202,8 @@ def _store(
             at=at,
             made_by=by,
             booked=booked,
-            accepted_by=accept.by if accept else "",
-            reason="; ".join(([accept.reason] if accept else []) + [str(split) for split in found]),
+            accepted_by=by if accept else "",
+            reason="; ".join(filter(None, [reason, *map(str, found)])),
         )
         if found:
             apply_splits(transaction, source, account, found, row)
@@ -230,7 +244,8 @@ def _accept(
     reconciliations: Reconciliations,
     differences: tuple[Difference, ...],
     beside: Mapping[int, Decimal],
-    accept: Acceptance,
+    by: str,
+    reason: str,
     at: datetime,
 ) -> tuple[Difference, ...]:
     taken = [one for one in differences if not one.accepted]
@@ -239,9 +254,9 @@ def _accept(
         for one in taken
         if one.kind is DifferenceKind.POSITION
     }
-    reconciliations.set_unexplained(positions, by=accept.by, reason=accept.reason, at=at)
+    reconciliations.set_unexplained(positions, by=by, reason=reason, at=at)
     keys = [one.key for one in taken if one.kind is not DifferenceKind.POSITION]
-    reconciliations.accept(keys, by=accept.by, reason=accept.reason, at=at)
+    reconciliations.accept(keys, by=by, reason=reason, at=at)
     return tuple(replace(one, accepted=True) for one in differences)
 
 

@@ -17,6 +17,7 @@ import structlog
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.queries import select
 from airflow_ibkr_plugin.errors import ConfigError, GatewayUnavailable, SessionInvalid
+from airflow_ibkr_plugin.execution.reconcile import reconcile
 from airflow_ibkr_plugin.execution.waiting import Effort, session_status
 from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.service.visit import Visit
@@ -73,6 +74,7 @@ class Follower:
         # By orderRef: what was booked last, and when what is asked about more rarely was asked about.
         self._booked: dict[str, object] = {}
         self._rests: dict[str, float] = {}
+        self._lost = False
 
     def work(self) -> bool:
         """Follow until nothing is left to follow, or the term is over.
@@ -84,6 +86,9 @@ class Follower:
             return True
         with self._session() as session:
             log.info("following", source=self._source, client_id=session.client_id)
+            if self._lost:  # whatever happened meanwhile
+                reconcile(session, self._database, by=f"service/{self._term.owner}")
+                self._lost = False
             while due := self._due():
                 self._book(session, due)
                 if self._term.over():
@@ -113,6 +118,7 @@ class Follower:
                     )
                 yield session
         except (GatewayUnavailable, SessionInvalid):
+            self._lost = True
             if spec.ibc_port is not None and not self._term.over():
                 session_status(spec, strategy="service", effort=Effort.RECONNECT)
             raise

@@ -13,6 +13,7 @@ from airflow_ibkr_plugin.service.follow import GatewayOf, follow_jobs
 from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.service.overdue import overdue_jobs
 from airflow_ibkr_plugin.service.process import Service
+from airflow_ibkr_plugin.service.reconcile import reconcile_jobs
 from airflow_ibkr_plugin.service.term import Term
 from airflow_ibkr_plugin.service.upkeep import upkeep_jobs
 from airflow_ibkr_plugin.store.database import open_database
@@ -34,6 +35,7 @@ def main(gateway_of: GatewayOf) -> int:
         yield from command_jobs(database, term, gateway_of)
         yield from closing_jobs(database, term, gateway_of)
         yield from follow_jobs(database, term, gateway_of)
+        yield from reconcile_jobs(database, term, gateway_of, options.reconcile_seconds)
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -20,6 +20,7 @@ from airflow_ibkr_plugin.trading.portfolio import Position
 
 #: The orderRef of every order of ours begins with it; see :class:`airflow_ibkr_plugin.trading.orders.IntentKey`.
 OUR_REF = "aip-"
+_PLACES = Decimal(1).scaleb(-10)
 # Prices of these stay as they were sent until somebody changes them. A trailing stop's moves by itself.
 _FIXED_PRICES = frozenset({OrderType.MARKET, OrderType.LIMIT, OrderType.STOP, OrderType.STOP_LIMIT})
 
@@ -269,10 +270,10 @@ def _fills(book: Book, broker: BrokerBook) -> Iterable[Difference]:
         ours, theirs = _fill_text(booked), _fill_text(fill)
         kind = DifferenceKind.EXECUTION
         if ours == theirs:
-            if None in (booked.commission, fill.commission):
+            if booked.commission is None or fill.commission is None:
                 continue
-            ours = f"{booked.commission:f} {booked.commission_currency}"
-            theirs = f"{fill.commission:f} {fill.commission_currency}"
+            ours = f"{_number(booked.commission)} {booked.commission_currency}"
+            theirs = f"{_number(fill.commission)} {fill.commission_currency}"
             kind = DifferenceKind.COMMISSION
         if ours != theirs:
             order = book.orders.get(fill.order_ref)
@@ -290,4 +291,9 @@ def _fills(book: Book, broker: BrokerBook) -> Iterable[Difference]:
 
 
 def _fill_text(fill: Execution) -> str:
-    return f"{fill.side} {fill.quantity.normalize():f} at {fill.price.normalize():f}"
+    return f"{fill.side} {_number(fill.quantity)} at {_number(fill.price)}"
+
+
+def _number(value: Decimal) -> str:
+    """Equal for what is equal in the books, which keep ten places."""
+    return f"{value.quantize(_PLACES).normalize():f}"

@@ -16,7 +16,7 @@ from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout
 from airflow_ibkr_plugin.execution import reconcile as engine
 from airflow_ibkr_plugin.execution.place import execute
-from airflow_ibkr_plugin.execution.reconcile import Acceptance, reconcile
+from airflow_ibkr_plugin.execution.reconcile import reconcile
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.alerts import Alerts
@@ -168,7 +168,7 @@ def test_a_person_accepts_what_differs_and_the_next_change_differs_again(
     gateway.control("manual_order", symbol="SPY", action="BUY", quantity=7)
     _wait_for_fill(broker, 2)
     assert reconcile(broker, database, by="test").result is Result.DISAGREE
-    taken = reconcile(broker, database, by="cli", accept=Acceptance(by="ann@desk", reason="bought by hand"))
+    taken = reconcile(broker, database, by="ann@desk", accept=True, reason="bought by hand")
     assert taken.result is Result.AGREE
     assert [one.accepted for one in taken.differences] == [True]
     with database.read() as session:
@@ -242,7 +242,7 @@ def test_an_order_changed_by_hand_differs_until_it_is_accepted(
     (one,) = reconcile(broker, database, by="test").open
     assert (one.kind, one.ours, one.theirs) == (DifferenceKind.ORDER_CHANGED, "limit 100", "limit 101")
     assert state(database) is TradingState.REDUCING
-    reconcile(broker, database, by="test", accept=Acceptance(by="ann", reason="my hand"))
+    reconcile(broker, database, by="ann", accept=True, reason="my hand")
     assert reconcile(broker, database, by="test").result is Result.AGREE
 
 
