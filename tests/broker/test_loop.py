@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
@@ -25,14 +27,21 @@ async def endless(begun: threading.Event, cancelled: threading.Event) -> None:
 
 def test_a_task_time_out_cancels_what_was_waited_for() -> None:
     loop, begun, cancelled = PrivateLoop("test"), threading.Event(), threading.Event()
+    waiting = threading.get_ident()
 
     def alarm() -> None:
-        assert begun.wait(60)
+        while sys._current_frames()[waiting].f_code is not threading.Condition.wait.__code__:
+            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGALRM)
 
-    with pytest.raises(AirflowTaskTimeout), timeout(600):  # Airflow's own
-        threading.Thread(target=alarm).start()
-        loop.run(endless(begun, cancelled))
+    def wait() -> None:
+        with timeout(600):  # Airflow's own; the alarm comes earlier
+            threading.Thread(target=alarm).start()
+            loop.run(endless(begun, cancelled))
+
+    with pytest.raises(AirflowTaskTimeout):
+        wait()
+    assert begun.is_set()
     assert cancelled.wait(60)
     loop.close()
 
