@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 
 def alert_on_failure(context: Any) -> None:
@@ -49,10 +50,15 @@ def alert_on_failure(context: Any) -> None:
         reason=str(context.get("reason") or "task_failure"),
         failed_tasks=[f"{task_id}[{index}]" if index >= 0 else task_id for task_id, index in failed],
         log_tail=read_tail(dag_id, run_id, *where) if where else "",
-        airflow_url=f"{options.airflow_base_url}/dags/{dag_id}/runs/{run_id}",
+        airflow_url=run_page(options.airflow_base_url, dag_id, run_id),
         mlflow_url=mlflow_url,
         at=datetime.now(UTC),
     )
+
+
+def run_page(base_url: str, dag_id: str, run_id: str) -> str:
+    """Address of a run's page in Airflow. A run id is free text: a person may give one with a slash or a blank."""
+    return f"{base_url}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
 
 
 def _task_states(context: Any, dag_id: str, run_id: str) -> dict[tuple[str, int], str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pytest_httpserver import HTTPServer
@@ -103,7 +104,7 @@ def test_a_failed_run_is_told_once_with_all_that_people_need(run_dag: Callable[.
     for order in orders:
         assert order.order_ref in alert.body
         assert f"{order.side} 10 {order.symbol} MKT: filled" in alert.body
-    assert f"/dags/told/runs/{result.run_id}" in alert.body
+    assert f"/dags/told/runs/{quote(result.run_id, safe='')}" in alert.body
     assert "all_succeeded" not in alert.body
 
 

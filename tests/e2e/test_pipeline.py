@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,6 +29,7 @@ from airflow_ibkr_plugin.workflows.checks import Checker
 from airflow_ibkr_plugin.workflows.loader import load_text
 from airflow_ibkr_plugin.workflows.model import canonical
 
+AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("installation")]
 
 WORKFLOW = """\
@@ -126,6 +129,26 @@ def test_clearing_the_order_task_sends_nothing_twice(run_dag: Callable[..., Any]
     assert second.run_id == first.run_id
     assert second.state == "success"
     assert order_refs(gateway) == refs
+
+
+def test_cleared_after_a_person_raised_the_generation_one_symbol_trades_once_more(
+    run_dag: Callable[..., Any], gateway: Any
+) -> None:
+    dag = build("once_more", "[AAPL, MSFT, IBM, KO]")
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    first = run_dag(dag, logical_date=when, run_after=when)
+    refs = order_refs(gateway)
+    with open_database().read() as session:
+        symbol = Intents(session).for_run("once_more", first.run_id)[0].symbol
+    line = [AIRFLOW, "ibkr", "orders", "again", "once_more", first.run_id, "symbol.order"]
+    done = subprocess.run([*line, "--symbol", symbol, "--reason", "drill"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for _ in range(2):  # what was raised is used once
+        assert run_dag(dag, logical_date=when, run_after=when).state == "success"
+        assert len(order_refs(gateway)) == len(refs) + 1
+    with open_database().read() as session:
+        intents = [row for row in Intents(session).for_run("once_more", first.run_id) if row.symbol == symbol]
+    assert [(row.generation, str(row.state)) for row in intents] == [(0, "filled"), (1, "filled")]
 
 
 def test_risk_denies_and_nothing_is_sent(run_dag: Callable[..., Any], gateway: Any) -> None:
