@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.errors import BrokerTimeout
@@ -13,7 +14,11 @@ from airflow_ibkr_plugin.trading.brackets import is_stop
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, BrokerOrder, IntentState
 
 if TYPE_CHECKING:
+    from airflow_ibkr_plugin.broker.truth import BrokerTruth
     from airflow_ibkr_plugin.store.models.orders import OrderIntent
+
+#: What the broker knows of an intent.
+Find = Callable[["OrderIntent"], "BrokerTruth"]
 
 
 def recover_unit(job: Job) -> BrokerOrder | None:
@@ -55,13 +60,19 @@ def _take_back(job: Job, row: OrderIntent, exits: list[OrderIntent]) -> None:
         )
 
 
-def unprotected(job: Job) -> str:
+def asked(job: Job) -> Find:
+    """Ask the broker afresh, each time."""
+    return lambda row: job.session.find_by_ref(row.order_ref)
+
+
+def unprotected(job: Job, find: Find | None = None) -> str:
     """Why an entry that works must not go on: its stop is gone; '' while that works, or may."""
+    find = find or asked(job)
     for one in job.exits():
         if not is_stop(one.leg):
             continue
         if one.state not in TERMINAL:
-            truth = job.session.find_by_ref(one.order_ref)
+            truth = find(one)
             if not truth.known:
                 return ""  # it may be under way; what is absent is found out once the entry has ended
             adopt(job_of(job, one), truth)

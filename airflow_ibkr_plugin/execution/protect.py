@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,7 +19,7 @@ from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.errors import BrokerTimeout
 from airflow_ibkr_plugin.execution import recover as recovering
 from airflow_ibkr_plugin.execution.book import book
-from airflow_ibkr_plugin.execution.bracket import unprotected
+from airflow_ibkr_plugin.execution.bracket import Find, asked, unprotected
 from airflow_ibkr_plugin.execution.intent import Job, exit_fields, load_row, ticket_of
 from airflow_ibkr_plugin.execution.recover import adopt, recover
 from airflow_ibkr_plugin.execution.request import job_of, request_of
@@ -51,8 +50,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What the broker knows of an intent.
-Find = Callable[["OrderIntent"], BrokerTruth]
 #: How long an order that closes what cannot be protected may take before it is left to the service.
 RESCUE_SECONDS = 30.0
 
@@ -69,7 +66,7 @@ def protect(job: Job, find: Find | None = None) -> None:
     """
     if job.load().bracket is not BracketState.OPEN:
         return
-    keeper = _Keeper(job, find or (lambda row: job.session.find_by_ref(row.order_ref)))
+    keeper = _Keeper(job, find or asked(job))
     keeper.end_unprotected_entry()
     if job.load().state in TERMINAL:
         keeper.keep()
@@ -87,7 +84,7 @@ class _Keeper:
         row = self._job.load()
         if row.state not in (IntentState.WORKING, IntentState.CANCELLING):
             return
-        why = unprotected(self._job)
+        why = unprotected(self._job, self._find)
         if row.state is IntentState.WORKING and not why:
             return
         order = adopt(self._job, self._find(row))
@@ -168,7 +165,7 @@ class _Keeper:
             return
         time.sleep(recovering.SETTLE_SECONDS)
         self._job.renew()
-        self._find = lambda row: self._job.session.find_by_ref(row.order_ref)
+        self._find = asked(self._job)
         alive, held = self._look(), self._held()
         if not any(is_stop(row.leg) for row, _ in alive):
             return  # the next look sees to it

@@ -22,6 +22,7 @@ from airflow_ibkr_plugin.execution.waiting import Effort, session_status
 from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.service.visit import Visit
 from airflow_ibkr_plugin.store.unheld import UnheldIntents
+from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, Execution
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def follow_jobs(database: Database, term: Term, gateway_of: GatewayOf) -> list[J
     """
     now = datetime.now(UTC)
     with database.read() as session:
-        sources = {row.source for row in UnheldIntents(session, now).to_follow(since=now - _COMMISSION_LIMIT)}
+        due = UnheldIntents(session, now).to_follow(since=now - _COMMISSION_LIMIT)
+        sources = {row.source for row in (*due, *Units(session).open_entries(now=now))}
     return [
         Job(name=f"follow {source}", period=LOOK_SECONDS, work=Follower(database, term, source, gateway_of).work)
         for source in sorted(sources)
@@ -82,18 +84,18 @@ class Follower:
         :raises BrokerError: the connection was lost, or there is none; open a new one.
         :raises ConfigError: the connection is gone, or leads to another account or kind of gateway by now.
         """
-        if not self._due():
+        if not self._due() and not self._brackets():
             return True
         with self._session() as session:
             log.info("following", source=self._source, client_id=session.client_id)
             if self._lost:  # whatever happened meanwhile
                 reconcile(session, self._database, by=f"service/{self._term.owner}")
                 self._lost = False
-            while due := self._due():
+            while (due := self._due()) or self._brackets():
                 self._book(session, due)
                 if self._term.over():
                     return True
-                if self._due():
+                if self._due() or self._brackets():
                     self._listen(session)
         log.info("nothing left to follow", source=self._source)
         return True
@@ -104,6 +106,11 @@ class Follower:
             rows = UnheldIntents(transaction, now).to_follow(since=now - _COMMISSION_LIMIT, source=self._source)
         rested = time.monotonic() - REST_SECONDS
         return [row for row in rows if self._rests.get(row.order_ref, rested) <= rested]
+
+    def _brackets(self) -> list[OrderIntent]:
+        """Entries of which something may be held that must have its stop."""
+        with self._database.read() as transaction:
+            return Units(transaction).open_entries(self._source, now=datetime.now(UTC))
 
     @contextmanager
     def _session(self) -> Iterator[BrokerSession]:
@@ -133,6 +140,9 @@ class Follower:
         for row in due:
             if row not in elsewhere:
                 self._visit(visit, row, about(row, truth))
+        for entry in self._brackets():
+            if entry.account == session.account:
+                visit.protect(entry, lambda row: about(row, truth))
         if elsewhere:
             raise ConfigError(
                 f"Connection of {self._source} trades {session.account} now, and orders of"

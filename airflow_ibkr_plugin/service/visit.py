@@ -9,9 +9,11 @@ import structlog
 
 from airflow_ibkr_plugin.errors import AmbiguousOrder, BrokerTimeout, ClientIdInUse, IntentBusy
 from airflow_ibkr_plugin.execution.book import book
+from airflow_ibkr_plugin.execution.bracket import Find
 from airflow_ibkr_plugin.execution.intent import Job
-from airflow_ibkr_plugin.execution.lease import hold, lease_seconds
+from airflow_ibkr_plugin.execution.lease import IntentLease, hold, lease_seconds
 from airflow_ibkr_plugin.execution.outcome import outcome_of
+from airflow_ibkr_plugin.execution.protect import protect
 from airflow_ibkr_plugin.execution.recover import adopt, recover
 from airflow_ibkr_plugin.execution.request import request_of
 from airflow_ibkr_plugin.execution.settle import settle
@@ -34,7 +36,8 @@ LEFT_TO_TASK = timedelta(seconds=60)
 
 
 class Visit:
-    """Looks at intents through one session. Sends no order; asks again for a cancel that was asked for."""
+    """Looks at intents through one session. Sends no order but the stop that a bracket has lost, or what closes it;
+    asks again for a cancel that was asked for."""
 
     def __init__(self, database: Database, term: Term, session: BrokerSession, owner: str) -> None:
         self._database = database
@@ -56,16 +59,7 @@ class Visit:
         before = outcome_of(self._database, row.id)
         try:
             with hold(self._database, row.id, self._owner, seconds=lease_seconds(self._session.spec)) as lease:
-                state = self._settled(
-                    Job(
-                        session=self._session,
-                        database=self._database,
-                        request=request_of(row, wait_seconds=0),
-                        lease=FencedLease(lease, self._term),
-                        intent_id=row.id,
-                    ),
-                    truth,
-                )
+                state = self._settled(self._job(row, lease), truth)
         except IntentBusy:  # a worker has come for it
             return None
         except AmbiguousOrder as error:
@@ -82,6 +76,32 @@ class Visit:
             log.info("booked", order_ref=row.order_ref, symbol=row.symbol, state=str(after.state), filled=filled)
             record_order(self._database, row.dag_id, row.run_id, row.order_ref)
         return state
+
+    def protect(self, entry: OrderIntent, find: Find) -> None:
+        """See `execution.protect`; of a bracket that no worker holds.
+
+        :param find: what the broker said just now.
+        :raises NotLeader: the term is over. :raises BrokerError: the broker could not be asked.
+        """
+        self._term.require()
+        try:
+            with hold(self._database, entry.id, self._owner, seconds=lease_seconds(self._session.spec)) as lease:
+                protect(self._job(entry, lease), find)
+        except IntentBusy:  # a worker has come for it
+            return
+        except AmbiguousOrder as error:
+            self._alert(entry, str(error))
+        except (BrokerTimeout, ClientIdInUse) as error:
+            log.info("bracket not settled yet", order_ref=entry.order_ref, error=str(error))
+
+    def _job(self, row: OrderIntent, lease: IntentLease) -> Job:
+        return Job(
+            session=self._session,
+            database=self._database,
+            request=request_of(row, wait_seconds=0),
+            lease=FencedLease(lease, self._term),
+            intent_id=row.id,
+        )
 
     def _settled(self, job: Job, truth: BrokerTruth) -> IntentState:
         state = job.load().state

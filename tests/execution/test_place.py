@@ -188,8 +188,8 @@ def test_a_fill_booked_between_the_question_and_the_check_is_not_overlooked(
     limit = {"position_size": {"max_quantity": 15}}
     raced: list[bool] = []
 
-    def gather_then_race(*arguments: Any) -> Any:
-        market = gather(*arguments)
+    def gather_then_race(*arguments: Any, **named: Any) -> Any:
+        market = gather(*arguments, **named)
         if not raced:
             raced.append(True)
             desk.place(strategy="other", rules=limit)
