@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.broker.pacing import Pacing
-from airflow_ibkr_plugin.errors import ConfigError, NoMarketData, PacingViolation
+from airflow_ibkr_plugin.errors import BrokerError, ConfigError, NoMarketData
 from airflow_ibkr_plugin.store.bars import Bars
 from airflow_ibkr_plugin.store.reconciliations import NoticedSplits
 from airflow_ibkr_plugin.store.sql import current_time
@@ -96,7 +96,8 @@ def fetch_bars(
     :raises NoMarketData: the broker has none.
     :raises BadBars: gaps, duplicates, impossible prices or a series that ends too early; nothing of it is cached.
     :raises PacingViolation: the limits for historical requests are reached; `retry_after` says when to try again.
-        What has come by then is cached, so that the next try goes on from there.
+    :raises BrokerError: the broker could not be asked. As with PacingViolation, what has come by then is cached, so
+        that the next try goes on from there.
     :raises ConfigError: bar size, duration or calendar cannot be used.
     """
     pacing = pacing or Pacing(database, session.spec.address)
@@ -188,13 +189,16 @@ class _Fetch:
                 known = []
                 found.clear()
                 self._ask(self.start, self.until, found, has_some=False)
-        except PacingViolation:
+        except BrokerError:  # it has cost its share of IBKR's budget
             self._keep(known, _in_order(found), replaces=bool(reason))
             raise
         return _in_order(found), reason
 
     def _keep(self, known: Sequence[Bar], found: Sequence[Bar], *, replaces: bool) -> None:
-        """Cache what has come before the rest must wait; what is missing between will be asked for next time."""
+        """Cache what has come before the rest must wait, or the connection was lost.
+
+        What is missing between will be asked for next time.
+        """
         inside = [bar for bar in found if self._inside(bar)]
         if not inside:
             return

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_ibkr_plugin.broker.history import BarsRequest, BarsResult, fetch_bars
 from airflow_ibkr_plugin.broker.pacing import Pacing
-from airflow_ibkr_plugin.errors import BadBars, PacingViolation
+from airflow_ibkr_plugin.errors import BadBars, BrokerError, BrokerTimeout, GatewayUnavailable, PacingViolation
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 from airflow_ibkr_plugin.store.bars import Bars
 from airflow_ibkr_plugin.store.database import Database
@@ -37,20 +37,25 @@ def test_a_pacing_violation_keeps_its_delay(fetch: Fetch, broker: Any, database:
 SECONDS = BarsRequest(bar_size="5 secs", duration="2 D")  # yesterday and this morning, by 30 minutes or an hour
 
 
-def interrupted(fetch: Fetch, broker: Any, answers: int, request: BarsRequest = SECONDS) -> None:
-    """So many answers, and no room for the next request."""
+NO_ROOM = PacingViolation("no room", code=None)
+
+
+def interrupted(
+    fetch: Fetch, broker: Any, answers: int, request: BarsRequest = SECONDS, by: BrokerError = NO_ROOM
+) -> None:
+    """So many answers, and none to the next request."""
     left = answers
     calm = broker.tamper
 
     def limited(bars: list[Bar]) -> list[Bar]:
         nonlocal left
         if not left:
-            raise PacingViolation("no room", code=None)
+            raise by
         left -= 1
         return calm(bars)
 
     broker.tamper = limited
-    with pytest.raises(PacingViolation):
+    with pytest.raises(type(by)):
         fetch(request)
     broker.tamper = calm
 
@@ -86,11 +91,14 @@ def any_pace(simulator: SimulatorHandle) -> Iterator[None]:
     simulator.control("pacing_rules", on=True)
 
 
+@pytest.mark.parametrize(
+    "by", [NO_ROOM, BrokerTimeout("no answer"), GatewayUnavailable("gone")], ids=lambda error: type(error).__name__
+)
 @pytest.mark.usefixtures("any_pace")
 def test_a_fetch_goes_on_from_where_it_was_interrupted(
-    unpaced: Fetch, broker: Any, database: Database, spy: Instrument, stored: Stored
+    unpaced: Fetch, broker: Any, database: Database, spy: Instrument, stored: Stored, by: BrokerError
 ) -> None:
-    interrupted(unpaced, broker, 3)
+    interrupted(unpaced, broker, 3, by=by)
     kept = stored("5 secs")
     first = len(broker.asked)
     result = unpaced()
