@@ -79,6 +79,10 @@ def _read_days(path: Path, exchange: ExchangeHours) -> dict[date, DayBar]:
                         f"{path}, line {line}: {bar.day} is no session of {exchange.calendar}.",
                         remedy="Correct the date or the calendar.",
                     )
+                if bar.day in days:
+                    raise ConfigError(
+                        f"{path}, line {line}: {bar.day} is there twice.", remedy="Remove one of the two rows."
+                    )
                 days[bar.day] = bar
     except OSError as error:
         raise ConfigError(

@@ -244,6 +244,7 @@ def test_replayed_sessions_are_the_recorded_days(tmp_path: Path) -> None:
         ("date,open,high,low,close,volume\n2018-06-11,1,2,0.5,nan,5\n", "line 2"),
         ("date,open,high,low,close,volume\n2018-06-11,1,2\n", "line 2"),
         ("date,open,high,low,close,volume\n2018-06-10,1,2,0.5,1,5\n", "no session"),
+        (ROWS + "2018-06-12,1,2,0.5,1,5\n", "line 5: 2018-06-12 is there twice"),
     ],
 )
 def test_bad_recordings_name_their_line(tmp_path: Path, rows: str, why: str) -> None:
