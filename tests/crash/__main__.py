@@ -24,6 +24,7 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="crash-test")
     options.add_argument("--cases", type=int, default=int(os.environ.get("CRASH_CASES", "2000")))
     options.add_argument("--airflow", type=int, default=60, help="cases in a real Airflow")
+    options.add_argument("--service", type=int, default=60, help="cases against the service")
     options.add_argument("--seed", type=int, default=int(os.environ.get("CRASH_SEED", "7")))
     options.add_argument("--only", type=int, help="the number of the one case to run")
     options.add_argument("--lanes", type=int, default=int(os.environ.get("CRASH_LANES", "3")), help="at work at once")
@@ -45,6 +46,7 @@ def run(given: argparse.Namespace, urls: list[str]) -> int:
     from airflow_cases import make_airflow_cases, run_in_airflow
     from cases import make_cases
     from lanes import days, open_lanes
+    from service_cases import make_service_cases, service_days
     from verdict import FAILURES, Table
 
     table, wrong, started = Table(), list[str](), time.monotonic()
@@ -53,7 +55,8 @@ def run(given: argparse.Namespace, urls: list[str]) -> int:
         cases = make_cases(lanes.measure(), given.cases, given.seed)
         batches = days([case for case in cases if given.only in (None, case.number)])
         if not given.only:  # the longest first
-            batches = [(run_in_airflow, make_airflow_cases(given.airflow, given.seed)), *batches]
+            under_supervisor = (run_in_airflow, make_airflow_cases(given.airflow, given.seed))
+            batches = [under_supervisor, *service_days(make_service_cases(given.service, given.seed)), *batches]
         batches = [(kind, chosen) for kind, chosen in batches if chosen]
         every = sum(len(chosen) for _, chosen in batches)
         for results, differences in lanes.run(batches):

@@ -120,7 +120,7 @@ def run_in_airflow(floor: Floor, cases: list[AirflowCase]) -> Iterator[Result]:
         if not found and states[case.task_id] != "success":
             found = UNFINISHED
         text = f"{found}: {case}\n  Airflow says {states[case.task_id]}; {facts}" if found else ""
-        yield Result(case.row, killed, found, text)
+        yield Result(case.row, killed, True, found, text)
     shutil.rmtree(home)
 
 
@@ -133,13 +133,12 @@ def _order_ref(floor: Floor, case: AirflowCase) -> str:
 def _plan(floor: Floor, cases: list[AirflowCase]) -> dict[str, Any]:
     scenarios = {case.scenario.name: case.scenario for case in cases}
     signals = {name: upstream(each, floor.instrument(each.symbol)) for name, each in scenarios.items()}
-    clean = floor.passed | {_WAITS.name: floor.passed[SCENARIOS[1].name]}
     given = [
         {
             "task_id": case.task_id,
             "scenario": case.scenario.name,
             "operator": case.scenario.operator,
-            "kills": [_given(kill, case.whom, clean[case.scenario.name]) for kill in case.kills],
+            "kills": [_given(kill, case.whom, floor.clean_of(case.scenario)) for kill in case.kills],
         }
         for case in cases
     ]

@@ -29,6 +29,8 @@ SCENARIOS = (
 )
 
 INSTANT = "instant"
+#: Strategy and DAG of the cases.
+CRASH = "crash"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Case:
     fault: Fault = NO_FAULT
     kills: tuple[Kill, ...] = ()
     twice: bool = False
+    strategy: str = CRASH
 
     @property
     def run_id(self) -> str:

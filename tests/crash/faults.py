@@ -37,8 +37,11 @@ def _armed(name: str, cmd: str = "", *, of_order: bool = True, mended: Commands 
     return Fault(name, ({"cmd": cmd or name, **arguments},), of_order, mended=mended)
 
 
-def _placed(name: str, after: bool, cmd: str, mended: Commands = (), **arguments: Any) -> Fault:
-    return Fault(name, triggers=(Trigger(PLACED, 1, after, {"cmd": cmd, **arguments}),), mended=mended)
+def _placed(
+    name: str, after: bool, cmd: str, mended: Commands = (), *, refuses: bool = False, **arguments: Any
+) -> Fault:
+    triggers = (Trigger(PLACED, 1, after, {"cmd": cmd, **arguments}),)
+    return Fault(name, triggers=triggers, mended=mended, refuses=refuses)
 
 
 def _data(name: str, access: str) -> Fault:
@@ -87,7 +90,7 @@ FAULTS = (
     _placed("false cancel", True, "error", code=202, message="Order Canceled - reason:"),
     _placed("unknown error", True, "error", code=10000, message="Nobody knows"),
     _placed("completed_order", True, "completed_order"),
-    _placed("order by hand", False, "manual_order", symbol="SPY", action="BUY", quantity=5),
+    _placed("order by hand", False, "manual_order", refuses=True, symbol="SPY", action="BUY", quantity=5),
 )
 
 #: Why the other commands of the control port cannot matter here.

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import exchange_calendars
 from boundaries import Boundaries, Trigger
-from cases import LIVES, SCENARIOS, Case, Clean, Kill, Scenario
+from cases import CRASH, LIVES, SCENARIOS, Case, Clean, Kill, Scenario
 from forks import Child, warm_up
 from gateway import Gateway
 from sqlalchemy import update
@@ -23,11 +22,13 @@ from airflow_ibkr_plugin.errors import Family
 from airflow_ibkr_plugin.hooks.ibkr import IBKRHook
 from airflow_ibkr_plugin.operators.order import OrderOperator
 from airflow_ibkr_plugin.store.database import installation_id, open_database
-from airflow_ibkr_plugin.store.models import ClientLease, OrderIntent
+from airflow_ibkr_plugin.store.models import ClientLease, LeaderRow, OrderIntent
+from airflow_ibkr_plugin.store.trading_states import TradingStates
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import IntentKey
+from airflow_ibkr_plugin.trading.trading_state import TradingState
 
-DAG_ID, TASK_ID = "crash", "order"
+TASK_ID = "order"
 TRIES = 12
 # A Monday, half an hour into the session; every day of the suite begins at that time.
 CLOCK = "2026-03-02T15:00:00+00:00"
@@ -43,7 +44,7 @@ class TaskInstance:
     run_id: str
     try_number: int
     upstream: dict[str, Any]
-    dag_id: str = DAG_ID
+    dag_id: str
     task_id: str = TASK_ID
     map_index: int = -1
 
@@ -52,14 +53,10 @@ class TaskInstance:
 
 
 class Floor:
-    """Warm: all that a try needs is imported before the first fork, and nothing is connected.
-
-    :ivar by_hand: what was bought by hand, by conId.
-    """
+    """Warm: all that a try needs is imported before the first fork, and nothing is connected."""
 
     def __init__(self, gateway: Gateway, log: Path) -> None:
         self.gateway = gateway
-        self.by_hand: dict[int, Decimal] = {}
         self.day = datetime.fromisoformat(CLOCK)
         self._days = _days()
         self._log = log
@@ -71,40 +68,48 @@ class Floor:
         self.passed: dict[str, Clean] = {}
         self._clean_ones = itertools.count(1)
 
-    def begin_day(self) -> None:
-        """A new day at the broker, which tells nothing of the days before; its first orders end well."""
+    def next_day(self) -> None:
+        """A new day at the broker, which tells nothing of the days before."""
         self.day = next(self._days)
         self.gateway.control(cmd="clock", set=self.day.isoformat())
+
+    def begin_day(self) -> None:
+        """A new day, whose first orders end well."""
+        self.next_day()
         self.passed = {scenario.name: self._clean(scenario) for scenario in SCENARIOS}
+
+    def clean_of(self, scenario: Scenario) -> Clean:
+        """What it passes; where it was not measured, what a limit order does."""
+        return self.passed.get(scenario.name, self.passed["limit"])
 
     def instrument(self, symbol: str) -> Instrument:
         if symbol not in self._instruments:
-            self._instruments[symbol] = Instrument.from_dict(self._done(lambda: _resolve(symbol)))
+            self._instruments[symbol] = Instrument.from_dict(self.do(lambda: _resolve(symbol)))
         return self._instruments[symbol]
 
     def order_ref(self, case: Case) -> str:
         con_id = self.instrument(case.scenario.symbol).con_id
         key = IntentKey(
-            installation=self.installation, dag_id=DAG_ID, run_id=case.run_id, task_id=TASK_ID, con_id=con_id
+            installation=self.installation, dag_id=case.strategy, run_id=case.run_id, task_id=TASK_ID, con_id=con_id
         )
         return key.order_ref
 
     def told_by_broker(self) -> dict[str, Any]:
         """The day's executions and the positions, asked for by a session."""
-        told: dict[str, Any] = self._done(ask_books)
+        told: dict[str, Any] = self.do(ask_books)
         return told
 
     def run(self, case: Case) -> tuple[int, dict[str, Any]]:
         """Tries as Airflow makes them, until one returns or fails for good; how many were killed, and the last one."""
-        clean = self.passed[case.scenario.name]
+        clean = self.clean_of(case.scenario)
         self._arm(case)
         killed, told = 0, dict[str, Any]()
         for number in range(1, TRIES + 1):
             kill = case.kills[number - 1] if number <= len(case.kills) else LIVES
             first = number == 1
-            children = [self._attempt(case, number, kill, case.fault.triggers if first else ())]
+            children = [self.attempt(case, number, kill, case.fault.triggers if first else ())]
             if first and case.twice:
-                children.append(self._attempt(case, number, LIVES))
+                children.append(self.attempt(case, number, LIVES))
             ends = [children[0].finish(kill.seconds(clean)), *(child.finish() for child in children[1:])]
             if first:
                 self._mend(case)
@@ -120,31 +125,38 @@ class Floor:
         self.gateway.control(cmd="disarm")
         return killed, told
 
-    def let_leases_run_out(self) -> None:
-        """What two minutes of waiting would do for the leases of a dead worker."""
+    def let_leases_run_out(self, of: str = "%") -> None:
+        """What two minutes of waiting would do for the leases of dead processes.
+
+        :param of: a pattern of their names.
+        """
         now = datetime.now(UTC)
         with self.database.write() as transaction:
-            transaction.execute(update(OrderIntent).where(OrderIntent.lease_until > now).values(lease_until=now))
-            transaction.execute(update(ClientLease).where(ClientLease.until > now).values(until=now))
+            for until, owner in (
+                (OrderIntent.lease_until, OrderIntent.lease_owner),
+                (ClientLease.until, ClientLease.owner),
+                (LeaderRow.until, LeaderRow.owner),
+            ):
+                held = update(until.class_).where(until > now, owner.like(of))
+                transaction.execute(held.values({until.key: now}))
 
     def _clean(self, scenario: Scenario) -> Clean:
         """A case without fault or kill, measured."""
         started, number = time.monotonic(), -next(self._clean_ones)
-        told = self._attempt(Case(number, scenario), 1, LIVES).finish()
+        told = self.attempt(Case(number, scenario), 1, LIVES).finish()
         assert "done" in told, told
         return Clean(told["passed"], time.monotonic() - started)
 
-    def _attempt(self, case: Case, number: int, kill: Kill, triggers: tuple[Trigger, ...] = ()) -> Child:
+    def attempt(self, case: Case, number: int, kill: Kill, triggers: tuple[Trigger, ...] = ()) -> Child:
         """One try in a process of its own."""
-        ti = TaskInstance(case.run_id, number, self._upstream(case.scenario))
-        clean = self.passed.get(case.scenario.name)
-        if clean is not None and (trigger := kill.trigger(clean)) is not None:
+        ti = TaskInstance(case.run_id, number, self._upstream(case.scenario), case.strategy)
+        if kill.boundary and (trigger := kill.trigger(self.clean_of(case.scenario))) is not None:
             triggers = (*triggers, trigger)
 
         def task() -> Any:
             operator = OrderOperator(
                 task_id=TASK_ID,
-                strategy=DAG_ID,
+                strategy=case.strategy,
                 symbol=case.scenario.symbol,
                 signal_task="signal",
                 **case.scenario.operator,
@@ -171,12 +183,30 @@ class Floor:
     def _mend(self, case: Case) -> None:
         for command in case.fault.mended:
             self.gateway.control(**command)
+        if "manual_order" in case.fault.commands:
+            self._undo_by_hand()
+
+    def _undo_by_hand(self) -> None:
+        """Sell what was bought by hand, and trade on: a reconciliation may have seen it."""
+        orders = self.gateway.control(cmd="orders")["orders"]
+        by_hand = [order for order in orders if not order["client_id"]]
+        if len(by_hand) % 2:
+            symbol, quantity = by_hand[-1]["symbol"], int(by_hand[-1]["quantity"])
+            self.gateway.control(cmd="manual_order", action="SELL", symbol=symbol, quantity=quantity)
+        now = datetime.now(UTC)
+        with self.database.write() as transaction:
+            TradingStates(transaction).change(CRASH, TradingState.ACTIVE, by="person", reason="it is sold", at=now)
 
     def _upstream(self, scenario: Scenario) -> dict[str, Any]:
         return upstream(scenario, self.instrument(scenario.symbol))
 
-    def _done(self, task: Callable[[], Any]) -> Any:
-        return Child(task, Boundaries((), self.gateway.control), self._log).finish()["done"]
+    def do(self, task: Callable[[], Any]) -> Any:
+        """What a task returns, in a process of its own."""
+        return self.child(task).finish()["done"]
+
+    def child(self, task: Callable[[], Any], triggers: tuple[Trigger, ...] = ()) -> Child:
+        """A task in a process of its own."""
+        return Child(task, Boundaries(triggers, self.gateway.control), self._log)
 
 
 def upstream(scenario: Scenario, instrument: Instrument) -> dict[str, Any]:
@@ -194,12 +224,9 @@ def upstream(scenario: Scenario, instrument: Instrument) -> dict[str, Any]:
 def ask_books() -> dict[str, Any]:
     """The day's executions, those by hand apart, and the positions, by the broker."""
     with leased_session(IBKRHook().get_conn(), open_database(), owner="books") as session:
-        executions = session.executions()
+        ours = [execution for execution in session.executions() if execution.client_id]
         return {
-            "executions": {
-                e.exec_id: [str(e.quantity), str(e.price), str(e.commission)] for e in executions if e.client_id
-            },
-            "by_hand": [[e.con_id, str(e.quantity * e.side.sign)] for e in executions if not e.client_id],
+            "executions": {e.exec_id: [str(e.quantity), str(e.price), str(e.commission)] for e in ours},
             "positions": {str(p.con_id): str(p.quantity) for p in session.positions()},
         }
 

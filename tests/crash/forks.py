@@ -41,10 +41,11 @@ def warm_up() -> None:
 class Child:
     """A task in a process of its own.
 
-    :param log: where it writes what it prints, Airflow's log above all.
+    :param log: where it writes what it prints, Airflow's log above all. :ivar finished: it was heard to its end.
     """
 
     def __init__(self, task: Callable[[], Any], boundaries: Boundaries, log: Path) -> None:
+        self.finished = False
         self._reading, writing = os.pipe()
         self._started = time.monotonic()
         self.pid = os.fork()
@@ -53,6 +54,14 @@ class Child:
             _say_to(log)
             _be_child(task, boundaries, writing)
         os.close(writing)
+
+    def ended(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self.finished or bool(select.select([self._reading], [], [], 0)[0])
+
+    def kill(self) -> None:
+        """At once."""
+        os.kill(self.pid, signal.SIGKILL)
 
     def finish(self, kill_after: float | None = None) -> dict[str, Any]:
         """What it came to: `done`, an error with its `family`, or `killed`.
@@ -63,12 +72,13 @@ class Child:
         limit = _HUNG_SECONDS if kill_after is None else kill_after
         left = max(0.0, self._started + limit - time.monotonic())
         if not select.select([self._reading], [], [], left)[0]:
-            os.kill(self.pid, signal.SIGKILL)
+            self.kill()
             if kill_after is None:
                 raise TimeoutError(f"a try hung for {_HUNG_SECONDS:g} s")
         with os.fdopen(self._reading) as pipe:
             text = pipe.read()
         _, status = os.waitpid(self.pid, 0)
+        self.finished = True
         if text:
             told: dict[str, Any] = json.loads(text)
             return told

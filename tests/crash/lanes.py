@@ -89,7 +89,7 @@ def _measure() -> dict[str, Clean]:
 def _run(kind: Callable[[Floor, Any], Iterable[Result]], cases: list[Any]) -> Outcome:
     _floor.begin_day()
     results = list(kind(_floor, cases))
-    return results, compare_books(_floor.database, _floor.told_by_broker(), _floor.day, _floor.by_hand)
+    return results, compare_books(_floor.database, _floor.told_by_broker(), _floor.day)
 
 
 def orders(floor: Floor, cases: list[Case]) -> Iterator[Result]:
@@ -101,4 +101,4 @@ def orders(floor: Floor, cases: list[Case]) -> Iterator[Result]:
         if found and case.fault.refuses and refused(floor.database, floor.gateway, order_ref, told):
             found = None
         text = f"{found}: {case}\n  {facts}\n  last try: {told.get('error', told)}" if found else ""
-        yield Result(case.row, killed, found, text)
+        yield Result(case.row, killed, bool(floor.gateway.orders(order_ref)), found, text)

@@ -14,6 +14,7 @@ import pytest
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
 
 SUITE = Path(__file__).parent
+ORDERS_ALONE = ("--airflow", "0", "--service", "0", "--lanes", "1")
 
 # The product made worse before the first fork.
 ASKS_NOBODY = """
@@ -54,11 +55,11 @@ def total(output: str) -> dict[str, int]:
 @pytest.mark.airflow
 @pytest.mark.timeout(600)
 def test_killed_anywhere_and_tried_again_every_order_is_placed_once_and_booked() -> None:
-    status, output = suite("--cases", "20", "--airflow", "4", "--lanes", "2", "--seed", "7")
+    status, output = suite("--cases", "20", "--airflow", "4", "--service", "3", "--lanes", "2", "--seed", "7")
     assert status == 0, output
     counts = total(output)
-    assert counts.pop("cases") == 24
-    assert counts.pop("killed") > 14
+    assert counts.pop("cases") == counts.pop("placed") == 27
+    assert counts.pop("killed") > 16
     assert set(counts.values()) == {0}
     for whom in ("task", "supervisor", "both"):  # each of these was killed
         cases, killed = map(int, re.findall(rf"^Airflow, {whom} killed +(\d+) +(\d+) ", output, re.MULTILINE)[0])
@@ -76,18 +77,18 @@ def test_every_command_of_the_gateway_is_in_the_suite_or_cannot_matter(monkeypat
 
 
 def test_a_worker_that_does_not_ask_the_broker_is_seen_to_place_twice() -> None:
-    status, output = suite("--cases", "8", "--airflow", "0", "--lanes", "1", worse=ASKS_NOBODY)
+    status, output = suite("--cases", "8", *ORDERS_ALONE, worse=ASKS_NOBODY)
     assert status == 1, output
     assert total(output)["duplicates"] > 0
 
 
 def test_books_that_differ_from_the_brokers_are_seen() -> None:
-    status, output = suite("--cases", "4", "--airflow", "0", "--lanes", "1", worse=BOOKS_NO_POSITION)
+    status, output = suite("--cases", "4", *ORDERS_ALONE, worse=BOOKS_NO_POSITION)
     assert status == 1, output
     assert "position " in output
 
 
 def test_an_order_that_is_not_in_the_books_is_seen() -> None:
-    status, output = suite("--cases", "4", "--airflow", "0", "--lanes", "1", worse=BOOKS_NO_ORDER)
+    status, output = suite("--cases", "4", *ORDERS_ALONE, worse=BOOKS_NO_ORDER)
     assert status == 1, output
     assert total(output)["lost"] > 0

@@ -29,12 +29,13 @@ FAILURES = (DUPLICATE, LOST, UNFINISHED)
 class Result:
     """What became of a case.
 
-    :param row: of the table. :param killed: how many tries were.
+    :param row: of the table. :param killed: how many tries were. :param placed: whether the broker has an order.
     :param text: what is needed to look at it, where something is `found`.
     """
 
     row: str
     killed: int
+    placed: bool
     found: str | None
     text: str
 
@@ -44,12 +45,13 @@ class Table:
     """Counts by fault, or by what else was done."""
 
     rows: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    columns = ("cases", "killed", DUPLICATE, LOST, AMBIGUOUS, UNFINISHED)
+    columns = ("cases", "killed", "placed", DUPLICATE, LOST, AMBIGUOUS, UNFINISHED)
 
     def add(self, result: Result) -> None:
         row = self.rows[result.row]
         row["cases"] += 1
         row["killed"] += result.killed > 0
+        row["placed"] += result.placed
         if result.found:
             row[result.found] += 1
 
@@ -78,6 +80,8 @@ def judge(database: Database, gateway: Gateway, order_ref: str) -> tuple[str | N
         return DUPLICATE, facts
     if intent is None:
         return (LOST if at_broker else UNFINISHED), facts
+    if not at_broker and intent.state is not IntentState.AMBIGUOUS:
+        return UNFINISHED, facts  # nothing here keeps an order from being sent in the end
     if intent.state not in TERMINAL:
         return (AMBIGUOUS if intent.state is IntentState.AMBIGUOUS else UNFINISHED), facts
     theirs = [(order["status"], Decimal(order["filled"])) for order in at_broker]
@@ -91,27 +95,28 @@ def judge(database: Database, gateway: Gateway, order_ref: str) -> tuple[str | N
 
 
 def refused(database: Database, gateway: Gateway, order_ref: str, told: dict[str, Any]) -> bool:
-    """Whether the task failed for good before anything was sent, and the books say the same."""
+    """Whether it was denied, or the task failed for good before anything was sent; the books say the same."""
     with database.read() as transaction:
         intent = Intents(transaction).by_order_ref(order_ref)
+    if gateway.orders(order_ref):
+        return False
+    if intent is not None and intent.state is IntentState.DENIED:
+        return True
     nothing = intent is None or intent.state in (IntentState.DECIDED, IntentState.RESERVED)
-    return nothing and not gateway.orders(order_ref) and told.get("family") in (Family.FATAL, Family.NEEDS_HUMAN)
+    return nothing and told.get("family") in (Family.FATAL, Family.NEEDS_HUMAN)
 
 
-def compare_books(database: Database, told: dict[str, Any], since: datetime, by_hand: dict[int, Decimal]) -> list[str]:
+def compare_books(database: Database, told: dict[str, Any], since: datetime) -> list[str]:
     """Where the executions that we booked of a day, and all our positions, differ from the broker's.
 
     :param told: by :func:`floor.ask_books`. :param since: when the broker's day began.
-    :param by_hand: what was bought by hand until then, by conId; what was today is added.
     """
-    for con_id, quantity in told["by_hand"]:
-        by_hand[con_id] = by_hand.get(con_id, Decimal(0)) + Decimal(quantity)
     with database.read() as transaction:
         executions: dict[str, tuple[Decimal | None, ...]] = {
             row.exec_id: (row.quantity, row.price, row.commission)
             for row in transaction.scalars(select(ExecutionRow).where(ExecutionRow.time >= since))
         }
-        positions: defaultdict[int, Decimal] = defaultdict(Decimal, by_hand)
+        positions: defaultdict[int, Decimal] = defaultdict(Decimal)
         for row in Positions(transaction).list():
             positions[row.con_id] += row.quantity
     theirs = {exec_id: tuple(map(Decimal, numbers)) for exec_id, numbers in told["executions"].items()}
