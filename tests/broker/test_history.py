@@ -72,6 +72,16 @@ def test_a_hole_in_the_cache_is_filled(fetch: Fetch, broker: Any) -> None:
     assert len(result.bars) == 59
 
 
+def test_a_hole_and_what_is_new_are_asked_for_together(fetch: Fetch, broker: Any) -> None:
+    fetch(BarsRequest(duration="5 D", end=datetime(2026, 1, 30, 22, 0, tzinfo=UTC)))
+    broker.clock = datetime(2026, 3, 5, 22, 0, tzinfo=UTC)
+    fetch(BarsRequest(duration="5 D"))
+    broker.clock = None
+    result = fetch(BarsRequest(duration="3 M"))
+    assert len(broker.asked) == 3
+    assert (result.report.gaps, result.last) == ((), datetime(2026, 3, 9, tzinfo=UTC))
+
+
 def test_windows_side_by_side_overlap(fetch: Fetch, broker: Any) -> None:
     """A day at a time, as a schedule asks: each answer reaches back over what is cached, or a split would not show."""
     broker.clock = datetime(2026, 3, 5, 22, 0, tzinfo=UTC)
