@@ -154,6 +154,7 @@ async def account_snapshot(gateway: Gateway) -> AccountSnapshot:
 
     :raises BrokerError: the gateway has not sent the account's worth.
     """
+    gateway.check_connected()  # with the connection the client library drops what was sent
     sent = [value for value in gateway.wrapper.accountValues.values() if value.account == gateway.account]
     currency = next((value.currency for value in sent if value.tag == "NetLiquidation"), "")
     values = {value.tag: value.value for value in sent if value.currency in (currency, "BASE", "")}
