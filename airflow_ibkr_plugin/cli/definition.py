@@ -11,6 +11,8 @@ _HALT = "airflow_ibkr_plugin.cli.halt."
 _ORDERS = "airflow_ibkr_plugin.cli.orders."
 _LIMITS = "airflow_ibkr_plugin.cli.limits."
 
+_BOOKS = "airflow_ibkr_plugin.cli.books."
+
 _STRATEGY = Arg(("--strategy",), default="", help="One strategy; left out: the installation as a whole")
 _REASON = Arg(("--reason",), default="", help="Why, for the record")
 _AT_BROKER = (
@@ -96,6 +98,18 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                     name="limits",
                     help="Risk rules that hold for accounts, whatever their workflows say",
                     subcommands=_limits(),
+                ),
+                ActionCommand(
+                    name="reconcile",
+                    help="Compare our books with the broker's; exit status 4 if they disagree, 3 if nobody can tell",
+                    func=lazy_load_command(_BOOKS + "reconcile"),
+                    args=_reconcile(),
+                ),
+                ActionCommand(
+                    name="import-flex",
+                    help="Book what an IBKR Flex statement (XML) has and our books lack, such as fills of earlier days",
+                    func=lazy_load_command(_BOOKS + "import_flex"),
+                    args=_import_flex(),
                 ),
                 ActionCommand(
                     name="simulator",
@@ -217,3 +231,26 @@ def _simulator_arguments() -> tuple[Any, ...]:
     from airflow_ibkr_plugin.simulator.commandline import OPTIONS
 
     return tuple(Arg((flag,), **options) for flag, options in OPTIONS.items())
+
+
+def _reconcile() -> tuple[Any, ...]:
+    return (
+        Arg(("--connection",), default="", help="Only the account of this Airflow connection; left out: all traded"),
+        Arg(("--strategy",), default="", help="Only what concerns this strategy is shown and counts"),
+        Arg(("--format",), default="text", choices=("text", "json"), help="Of the output"),
+        Arg(("--accept",), action="store_true", help="Take what differs as right, as the broker has it"),
+        Arg(("--split",), default="", help="A split that differences come from, such as AAPL=4:1 (new for old)"),
+        Arg(("--replay",), action="store_true", help="Only compute all positions again from their executions"),
+        _REASON,
+    )
+
+
+def _import_flex() -> tuple[Any, ...]:
+    return (
+        Arg(("file",), help="The statement, as IBKR's Flex Web Service or Client Portal gives it"),
+        Arg(
+            ("--connection",), default="", help="Whose account it is of, where several kinds of gateway have traded it"
+        ),
+        Arg(("--time-zone",), default="America/New_York", help="Of the statement's times, as set in Client Portal"),
+        Arg(("--dry-run",), action="store_true", help="Say what would be booked, and store nothing"),
+    )
