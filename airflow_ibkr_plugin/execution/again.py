@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_ibkr_plugin.errors import ConfigError, IntentBusy
 from airflow_ibkr_plugin.store.generations import Generations
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, IntentState
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, BracketState, IntentState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,9 +91,14 @@ def _refuse_at_work(rows: Sequence[OrderIntent], now: datetime) -> None:
 
 
 def _refuse_unfinished(row: OrderIntent) -> None:
+    name = f"Order {row.order_ref} ({row.side} {row.quantity:f} {row.symbol}, {row.leg})"
+    if row.bracket is BracketState.OPEN:
+        raise ConfigError(
+            f"The bracket of {name} is open: what it brought is held, and a stop for it works or is made anew.",
+            remedy=f"Close it first: airflow ibkr close --strategy {row.strategy} --symbol {row.symbol}.",
+        )
     if row.state in TERMINAL:
         return
-    name = f"Order {row.order_ref} ({row.side} {row.quantity:f} {row.symbol}, {row.leg})"
     if row.state is IntentState.AMBIGUOUS:
         raise ConfigError(
             f"{name} is ambiguous: the broker may have it, and another would be the second.",

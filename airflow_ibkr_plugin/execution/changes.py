@@ -22,7 +22,8 @@ AS_SENT = "it is as it was sent again"
 def note_changes(transaction: Session, row: OrderIntent, order: BrokerOrder, *, alive: bool, at: datetime) -> None:
     """Store how the broker's only order of an intent differs from it, once for each difference.
 
-    More units than risk let pass are an alert besides: nothing but a person can have asked for them.
+    More units than risk let pass are an alert besides: nothing but a person can have asked for them. The exits of a
+    bracket are brought back to what is held by the service.
 
     :param alive: whether the broker says that the order is not over.
     """
@@ -33,7 +34,7 @@ def note_changes(transaction: Session, row: OrderIntent, order: BrokerOrder, *, 
         notes.add(row.id, NoteKind.CHANGED, f"the broker has {', '.join(found)}", at=at)
     elif alive and any(note.kind is NoteKind.CHANGED for note in notes.for_intent(row.id)):
         notes.add(row.id, NoteKind.CHANGED, AS_SENT, at=at)
-    if order.quantity > row.quantity:
+    if order.quantity > row.quantity and row.parent_id is None:
         _alert(transaction, row, order, at)
 
 

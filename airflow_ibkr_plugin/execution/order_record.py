@@ -29,6 +29,8 @@ _ORDER = (
     "task_id",
     "generation",
     "leg",
+    "parent_id",
+    "bracket",
     "source",
     "account",
     "mode",

@@ -16,7 +16,7 @@ from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.generations import Generations
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models import GenerationRow
-from airflow_ibkr_plugin.trading.orders import IntentState
+from airflow_ibkr_plugin.trading.orders import BracketState, IntentState
 
 both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
@@ -98,12 +98,20 @@ def test_what_was_not_sent_needs_no_leave(desk: Any, state: IntentState) -> None
 
 
 def test_a_leg_that_works_keeps_the_whole_from_being_traded_again(desk: Any) -> None:
-    """A bracket whose entry has filled: its stop is at the broker."""
     clear(desk)
     desk.broker.fate = lambda *_: None
     request = desk.request(leave_working=True)
-    desk.execute(replace(request, key=replace(request.key, leg="stop")))
-    with pytest.raises(ConfigError, match=r"stop.* is working"):
+    desk.execute(replace(request, key=replace(request.key, leg="second")))
+    with pytest.raises(ConfigError, match=r"second.* is working"):
+        again(desk.database)
+
+
+def test_an_open_bracket_keeps_the_whole_from_being_traded_again(desk: Any) -> None:
+    """Its stop is gone, and about to be made anew."""
+    clear(desk)
+    with desk.database.write() as transaction:
+        Intents(transaction).for_run("demo", "run-1")[0].bracket = BracketState.OPEN
+    with pytest.raises(ConfigError, match=r"bracket of Order .* is open"):
         again(desk.database)
 
 
