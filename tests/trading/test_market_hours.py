@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.errors import BrokerError, ConfigError
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec, SecType
-from airflow_ibkr_plugin.trading.market_hours import default_calendar, is_open, next_open, sessions
+from airflow_ibkr_plugin.trading.market_hours import Session, default_calendar, is_open, next_open, sessions
 
 NEW_YORK = ZoneInfo("America/New_York")
 SPY = Instrument(symbol="SPY", primary_exchange="ARCA", con_id=756733, min_tick=Decimal("0.01"), time_zone="US/Eastern")
@@ -186,6 +186,18 @@ def test_ibkr_overnight_hours(at: str, expected: bool) -> None:
     assert is_open(replace(EURUSD, liquid_hours=FOREX_HOURS), new_york(at)) is expected
 
 
+def test_between_the_nights_of_two_days_that_follow_each_other_it_is_closed() -> None:
+    nights = replace(SPY, liquid_hours="20260309:1800-20260310:0400;20260311:1800-20260312:0400")
+    assert is_open(nights, new_york("2026-03-11T12:00:00")) is False  # though the calendar has a session then
+    assert is_open(nights, new_york("2026-03-12T12:00:00")) is True  # of which IBKR says nothing
+
+
+def test_a_break_of_no_length_is_none() -> None:
+    opened, noon, closed = (datetime(2026, 3, 10, hour, tzinfo=UTC) for hour in (9, 12, 15))
+    day = Session(date(2026, 3, 10), opened, closed, noon, noon)
+    assert day.intervals() == ((opened, closed),)
+
+
 def test_old_overnight_hours_open_on_the_evening_before() -> None:
     friday = replace(EURUSD, liquid_hours="20170623:1715-1700;20170626:1715-1700", time_zone="EST5EDT")
     assert is_open(friday, new_york("2017-06-22T18:00:00")) is True
@@ -213,6 +225,8 @@ def test_names_of_the_time_zone(zone: str) -> None:
         ("20261120", "US/Eastern"),
         ("20261320:0930-1600", "US/Eastern"),
         ("20261120:0930-2561", "US/Eastern"),
+        ("20261120:0930-2500", "US/Eastern"),
+        ("20261120:0930-20261120:2401", "US/Eastern"),
         ("20261120:0930-20261119:1600", "US/Eastern"),
         ("0930-1600", "US/Eastern"),
     ],
