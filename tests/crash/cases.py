@@ -19,13 +19,22 @@ class Scenario:
     symbol: str
     operator: dict[str, Any]
 
+    @property
+    def bracket(self) -> bool:
+        """Whether exits go out with it."""
+        return "bracket" in self.operator
 
+
+# Exits that the market does not reach.
+_BRACKET = {"stop": {"offset": 0.3}, "target": {"offset": 0.4}}
 SCENARIOS = (
     Scenario("market", "SPY", {"sizing": {"quantity": 3}, "wait_seconds": 5.0}),
     Scenario(
         "limit", "AAPL", {"sizing": {"quantity": 3}, "order_type": "LMT", "limit_offset": -0.3, "wait_seconds": 0.3}
     ),
     Scenario("partial", "KO", {"sizing": {"quantity": 12_000}, "wait_seconds": 0.3}),
+    Scenario("bracket", "MSFT", {"sizing": {"quantity": 3}, "bracket": _BRACKET, "wait_seconds": 5.0}),
+    Scenario("bracket partial", "KO", {"sizing": {"quantity": 12_000}, "bracket": _BRACKET, "wait_seconds": 0.3}),
 )
 
 INSTANT = "instant"
@@ -120,7 +129,13 @@ def make_cases(clean: dict[str, Clean], number: int, seed: int) -> list[Case]:
         few = min(left // 2, len(under_faults))
         under_faults = chance.sample(under_faults, few)
         everywhere = chance.sample(everywhere, left - few)
-    return [Case(n, *parts) for n, parts in enumerate([*cases, *under_faults, *everywhere], 1)]
+    return [_numbered(n, *parts) for n, parts in enumerate([*cases, *under_faults, *everywhere], 1)]
+
+
+def _numbered(number: int, scenario: Scenario, *parts: Any) -> Case:
+    """A bracket's strategy is its own, and is closed when it was judged."""
+    strategy = f"{CRASH}-{number}" if scenario.bracket else CRASH
+    return Case(number, scenario, *parts, strategy=strategy)
 
 
 def _each(clean: Clean) -> Iterator[Kill]:

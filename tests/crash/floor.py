@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from gateway import Gateway
 from sqlalchemy import update
 
 from airflow_ibkr_plugin.broker.connect import leased_session
+from airflow_ibkr_plugin.cli.halt import halt
 from airflow_ibkr_plugin.errors import Family
 from airflow_ibkr_plugin.hooks.ibkr import IBKRHook
 from airflow_ibkr_plugin.operators.order import OrderOperator
@@ -125,6 +128,10 @@ class Floor:
         self.gateway.control(cmd="disarm")
         return killed, told
 
+    def close(self, case: Case) -> str:
+        """Cancel what works of its strategy and close what that holds, as a person does; '0' if that is done."""
+        return str(self.do(partial(close_all, case.strategy)))
+
     def let_leases_run_out(self, of: str = "%") -> None:
         """What two minutes of waiting would do for the leases of dead processes.
 
@@ -143,9 +150,13 @@ class Floor:
     def _clean(self, scenario: Scenario) -> Clean:
         """A case without fault or kill, measured."""
         started, number = time.monotonic(), -next(self._clean_ones)
-        told = self.attempt(Case(number, scenario), 1, LIVES).finish()
+        case = Case(number, scenario, strategy=f"{CRASH}-clean{number}" if scenario.bracket else CRASH)
+        told = self.attempt(case, 1, LIVES).finish()
         assert "done" in told, told
-        return Clean(told["passed"], time.monotonic() - started)
+        clean = Clean(told["passed"], time.monotonic() - started)
+        if scenario.bracket:
+            self.close(case)
+        return clean
 
     def attempt(self, case: Case, number: int, kill: Kill, triggers: tuple[Trigger, ...] = ()) -> Child:
         """One try in a process of its own."""
@@ -207,6 +218,16 @@ class Floor:
     def child(self, task: Callable[[], Any], triggers: tuple[Trigger, ...] = ()) -> Child:
         """A task in a process of its own."""
         return Child(task, Boundaries(triggers, self.gateway.control), self._log)
+
+
+def close_all(strategy: str) -> str:
+    """`airflow ibkr halt --cancel-working --flatten`; its exit status, or why it did nothing."""
+    given = {"strategy": strategy, "reason": "crash", "cancel_working": True, "flatten": True, "command_id": ""}
+    try:
+        halt(argparse.Namespace(**given))
+    except SystemExit as end:
+        return str(end.code)
+    return "0"
 
 
 def upstream(scenario: Scenario, instrument: Instrument) -> dict[str, Any]:

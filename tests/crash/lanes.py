@@ -14,7 +14,7 @@ from typing import Any
 from cases import Case, Clean
 from floor import CLOCK, Floor
 from gateway import ACCOUNT, Gateway
-from verdict import Result, compare_books, judge, refused
+from verdict import UNFINISHED, Result, compare_books, judge, judge_exits, refused
 
 #: The results of cases, and where the books differ from the broker's after them.
 Outcome = tuple[list[Result], list[str]]
@@ -100,5 +100,10 @@ def orders(floor: Floor, cases: list[Case]) -> Iterator[Result]:
         found, facts = judge(floor.database, floor.gateway, order_ref)
         if found and case.fault.refuses and refused(floor.database, floor.gateway, order_ref, told):
             found = None
+        elif not found and case.scenario.bracket:
+            found, facts = judge_exits(floor.database, floor.gateway, order_ref)
+            said = floor.close(case)
+            if not found and said != "0":
+                found, facts = UNFINISHED, f"it could not be closed: {said}"
         text = f"{found}: {case}\n  {facts}\n  last try: {told.get('error', told)}" if found else ""
         yield Result(case.row, killed, bool(floor.gateway.orders(order_ref)), found, text)

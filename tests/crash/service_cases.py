@@ -20,12 +20,12 @@ from typing import Any
 from boundaries import COMMIT, PLACED, RECEIVE, SEND, Trigger
 from cases import LIVES, SCENARIOS, Case, Kill, Scenario
 from faults import Commands
-from floor import Floor
+from floor import Floor, close_all
 from forks import Child
 from sqlalchemy import select
 from verdict import LOST, UNFINISHED, Result, compare_books, judge
 
-from airflow_ibkr_plugin.cli.halt import halt, resume
+from airflow_ibkr_plugin.cli.halt import resume
 from airflow_ibkr_plugin.execution import recover
 from airflow_ibkr_plugin.service import visit
 from airflow_ibkr_plugin.store.models import ExecutionRow, OrderIntent
@@ -165,7 +165,7 @@ class _Watch:
             self._killed(halted)
         self._stop()
         wrong = self._wrong(began) if done else [UNFINISHED, *self._facts(began)]
-        floor.do(partial(resume, _arguments("over")))
+        floor.do(_resume)
         return self.killed, wrong
 
     def _leave(self, scenario: Scenario, kill: Kill) -> None:
@@ -202,7 +202,7 @@ class _Watch:
         self.killed += "killed" in told
 
     def _halt(self, kill: Trigger | None) -> Child:
-        return self.floor.child(partial(_halt, "crash"), () if kill is None else (kill,))
+        return self.floor.child(partial(close_all, STRATEGY), () if kill is None else (kill,))
 
     def _halt_again(self, child: Child) -> Child | None:
         """A person gives the command again if it was not stored; else the service carries it on."""
@@ -271,15 +271,5 @@ def _serve() -> int:
     return main(gateway_of)
 
 
-def _arguments(reason: str, **changes: Any) -> argparse.Namespace:
-    given = {"strategy": STRATEGY, "reason": reason, "cancel_working": False, "flatten": False, "command_id": ""}
-    return argparse.Namespace(**given | changes)
-
-
-def _halt(reason: str) -> str:
-    """What it says by its exit status is not of interest: the service goes on with it."""
-    try:
-        halt(_arguments(reason, cancel_working=True, flatten=True))
-    except SystemExit as end:
-        return str(end.code)
-    return "0"
+def _resume() -> None:
+    resume(argparse.Namespace(strategy=STRATEGY, reason="the case is over"))

@@ -18,11 +18,13 @@ from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models import ExecutionRow
 from airflow_ibkr_plugin.store.orders import Orders
 from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.units import Units
+from airflow_ibkr_plugin.trading.brackets import is_stop
 from airflow_ibkr_plugin.trading.orders import TERMINAL, IntentState
 
-DUPLICATE, LOST, AMBIGUOUS, UNFINISHED = "duplicates", "lost", "ambiguous", "unfinished"
+DUPLICATE, LOST, AMBIGUOUS, UNFINISHED, BARE = "duplicates", "lost", "ambiguous", "unfinished", "bare"
 #: What must never be.
-FAILURES = (DUPLICATE, LOST, UNFINISHED)
+FAILURES = (DUPLICATE, LOST, UNFINISHED, BARE)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Table:
     """Counts by fault, or by what else was done."""
 
     rows: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    columns = ("cases", "killed", "placed", DUPLICATE, LOST, AMBIGUOUS, UNFINISHED)
+    columns = ("cases", "killed", "placed", DUPLICATE, LOST, AMBIGUOUS, UNFINISHED, BARE)
 
     def add(self, result: Result) -> None:
         row = self.rows[result.row]
@@ -92,6 +94,39 @@ def judge(database: Database, gateway: Gateway, order_ref: str) -> tuple[str | N
     if theirs and intent.state != theirs[0][0].lower():
         return LOST, facts
     return None, facts
+
+
+def judge_exits(database: Database, gateway: Gateway, order_ref: str) -> tuple[str | None, str]:
+    """What is wrong with the exits of a bracket whose task has ended well, and the facts.
+
+    What its entry has filled and its exits have not, one stop at the broker is for, and no exit is for more.
+    """
+    with database.read() as transaction:
+        entry = Intents(transaction).by_order_ref(order_ref)
+        assert entry is not None
+        exits = {row: gateway.orders(row.order_ref) for row in Units(transaction).exits(entry.id)}
+    at_broker = gateway.orders(order_ref)
+    facts = f"entry {at_broker}, " + ", ".join(f"{row.leg} {row.state} {orders}" for row, orders in exits.items())
+    if any(len(orders) > 1 for orders in exits.values()):
+        return DUPLICATE, facts
+    held = _filled(at_broker) - sum((_filled(orders) for orders in exits.values()), Decimal(0))
+    works = {row: _working(orders) for row, orders in exits.items()}
+    if any(bool(quantity) is (row.state in TERMINAL) for row, quantity in works.items()):
+        return LOST, facts
+    stops = [quantity for row, quantity in works.items() if quantity and is_stop(row.leg)]
+    others = [quantity for row, quantity in works.items() if quantity and not is_stop(row.leg)]
+    if stops != ([held] if held else []) or any(quantity > held for quantity in others):
+        return BARE, facts
+    return None, facts
+
+
+def _filled(orders: list[dict[str, Any]]) -> Decimal:
+    return sum((Decimal(order["filled"]) for order in orders), Decimal(0))
+
+
+def _working(orders: list[dict[str, Any]]) -> Decimal:
+    alive = [order for order in orders if order["status"] not in ("Filled", "Cancelled", "Inactive")]
+    return sum((Decimal(order["quantity"]) - Decimal(order["filled"]) for order in alive), Decimal(0))
 
 
 def refused(database: Database, gateway: Gateway, order_ref: str, told: dict[str, Any]) -> bool:
