@@ -27,6 +27,13 @@ def _of_type(*kinds: OrderType) -> dict[str, Any]:
     return {"properties": {"order_type": {"enum": sorted(map(str, kinds))}}, "required": ["order_type"]}
 
 
+_ORDER_WAIT = {
+    "type": "number",
+    "minimum": 1,
+    "maximum": 3600,
+    "default": 60,
+    "description": "How long to wait for the fill; what is left then is cancelled, unless `on_timeout` says otherwise.",
+}
 # A stop order's price comes from the workflow, never from a signal. The rest is `trading.orders.unfit`.
 _ORDER_CONDITIONS: list[dict[str, Any]] = [
     {"if": _of_type(OrderType.STOP, OrderType.STOP_LIMIT), "then": {"required": ["stop_offset"]}},
@@ -230,13 +237,7 @@ def _per_symbol() -> list[TaskType]:
                         "default": False,
                         "description": "Whether it may fill outside regular trading hours; LMT and STP LMT only.",
                     },
-                    "wait_seconds": {
-                        "type": "number",
-                        "minimum": 1,
-                        "maximum": 3600,
-                        "default": 60,
-                        "description": "How long to wait for the fill; `on_timeout` says what becomes of the rest.",
-                    },
+                    "wait_seconds": _ORDER_WAIT,
                     "on_timeout": {
                         "enum": ["cancel", "leave"],
                         "default": "cancel",
@@ -251,5 +252,25 @@ def _per_symbol() -> list[TaskType]:
             takes=(*_BROKER, "risk", "mode"),
             inputs={"signal_task": "signal"},
             description="Checks risk, places the order, waits for it, books it.",
+        ),
+        TaskType(
+            name="close",
+            operator="airflow_ibkr_plugin.operators.close:CloseOperator",
+            parameters=_schema(
+                {
+                    "share": {
+                        "type": "number",
+                        "exclusiveMinimum": 0,
+                        "maximum": 1,
+                        "description": "Only this share of the position.",
+                    },
+                    "quantity": {"type": "number", "exclusiveMinimum": 0, "description": "Only so many units."},
+                    "wait_seconds": _ORDER_WAIT,
+                }
+            )
+            | {"not": {"required": ["share", "quantity"]}},
+            per_symbol=True,
+            takes=(*_BROKER, "mode"),
+            description="Closes what the strategy holds, or a part of it.",
         ),
     ]

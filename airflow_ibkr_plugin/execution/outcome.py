@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.execution.intent import load_row
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
+from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.orders import IntentState, Side
 
 if TYPE_CHECKING:
@@ -29,13 +30,24 @@ class Decided:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExitOutcome:
+    """What became of an exit of a bracket so far."""
+
+    leg: str
+    order_ref: str
+    state: str
+    quantity: str
+    filled: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class OrderOutcome:
     """What became of an order intent.
 
     :param quantity: what risk let pass, in units; `requested_quantity` what was asked for.
     :param average_price: of the fills, in the instrument's currency; None before the first.
     :param commission: sum over the fills, in `commission_currency`.
-    :param decisions: every decision of every risk check, in order.
+    :param decisions: every decision of every risk check, in order. :param exits: of its bracket, oldest first.
     """
 
     intent_id: int
@@ -53,6 +65,7 @@ class OrderOutcome:
     source: str
     account: str
     decisions: tuple[Decided, ...] = ()
+    exits: tuple[ExitOutcome, ...] = ()
 
     @property
     def simulated(self) -> bool:
@@ -101,5 +114,15 @@ def read_outcome(transaction: Session, intent_id: int) -> OrderOutcome:
                 observed=made.observed,
             )
             for made in RiskDecisions(transaction).for_intent(intent_id)
+        ),
+        exits=tuple(
+            ExitOutcome(
+                leg=one.leg,
+                order_ref=one.order_ref,
+                state=str(one.state),
+                quantity=f"{one.quantity:f}",
+                filled=f"{sum((fill.quantity for fill in Executions(transaction).for_intent(one.id)), Decimal(0)):f}",
+            )
+            for one in Units(transaction).exits(intent_id)
         ),
     )

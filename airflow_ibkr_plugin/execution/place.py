@@ -48,7 +48,7 @@ def execute(session: BrokerSession, database: Database, request: OrderRequest, *
     if row.state not in TERMINAL or row.bracket is BracketState.OPEN:
         with hold(database, row.id, owner, seconds=lease_seconds(session.spec)) as lease:
             job = Job(session=session, database=database, request=request, lease=lease, intent_id=row.id)
-            _work(job, market)
+            work(job, market)
             protect(job)
             ask_for_commissions(job)
     return _told(database, row.id)
@@ -116,7 +116,8 @@ def _told(database: Database, intent_id: int) -> OrderOutcome:
     return outcome
 
 
-def _work(job: Job, market: Market | None) -> None:
+def work(job: Job, market: Market | None = None) -> None:
+    """Bring an intent that is held to its end: find its order, or reserve and send it, and follow it."""
     state = job.load().state  # under the lease: another worker may have ended it meanwhile
     if state in TERMINAL:
         return

@@ -58,6 +58,8 @@ def record_order(database: Database, dag_id: str, run_id: str, order_ref: str) -
             return
         outcome = read_outcome(session, intent.id)
         name, key, at = f"order/{outcome.symbol}", (dag_id, run_id), datetime.now(UTC)
+        if intent.parent_id is not None:
+            name += f"/{intent.leg}"
         metrics = {
             f"{name}/requested_quantity": outcome.requested_quantity,
             f"{name}/quantity": outcome.quantity,

@@ -26,9 +26,12 @@ from airflow_ibkr_plugin.execution import recover
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.trading.brackets import BracketPlan
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import IntentKey, OrderTicket, OrderType, Side
+from airflow_ibkr_plugin.trading.plans import TicketPlan
 from airflow_ibkr_plugin.trading.risk_rules import rules
+from airflow_ibkr_plugin.trading.sizing import Sizing
 
 
 def die() -> None:
@@ -85,7 +88,7 @@ def main() -> None:
         conn_id="ibkr_default", host="127.0.0.1", port=given["port"], client_ids=range(10, 30), account="DU1234567"
     )
     database = Database(given["url"])
-    limit = given.get("limit_price")
+    limit, bracket = given.get("limit_price"), given.get("bracket")
     with leased_session(spec, database, owner=given["owner"]) as session:
         instrument = session.resolve(InstrumentSpec.parse(given.get("symbol", "SPY")))
         request = OrderRequest(
@@ -101,7 +104,9 @@ def main() -> None:
             account=session.account,
             mode="paper",
             instrument=instrument,
-            ticket=OrderTicket(
+            ticket=TicketPlan(side=Side.BUY, sizing=Sizing.parse({"quantity": 10}), bracket=BracketPlan.parse(bracket))
+            if bracket
+            else OrderTicket(
                 side=Side.BUY,
                 quantity=Decimal(given.get("quantity", 10)),
                 order_type=OrderType.LIMIT if limit else OrderType.MARKET,

@@ -2,143 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.session import BrokerSession
-from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.errors import BrokerError, ConfigError
-from airflow_ibkr_plugin.execution import recover
 from airflow_ibkr_plugin.execution.halt import enforce, set_state
-from airflow_ibkr_plugin.execution.outcome import OrderOutcome
-from airflow_ibkr_plugin.execution.place import execute, resume, unfinished
-from airflow_ibkr_plugin.execution.request import OrderRequest
-from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle, start_simulator
+from airflow_ibkr_plugin.execution.place import resume, unfinished
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
-from airflow_ibkr_plugin.store.alerts import Alerts
-from airflow_ibkr_plugin.store.database import Database
-from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.models import OrderIntent
-from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.store.units import Units
-from airflow_ibkr_plugin.trading.brackets import BracketPlan
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
-from airflow_ibkr_plugin.trading.orders import BracketState, IntentKey, IntentState, OrderTicket, OrderType, Side
-from airflow_ibkr_plugin.trading.plans import TicketPlan
-from airflow_ibkr_plugin.trading.risk_rules import rules
-from airflow_ibkr_plugin.trading.sizing import Sizing
+from airflow_ibkr_plugin.trading.orders import BracketState, IntentState, OrderTicket, OrderType, Side
 from airflow_ibkr_plugin.trading.trading_state import TradingState
 
 ACCOUNT = "DU1234567"
-MORNING = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)  # a Monday, half an hour into the session
-WIDE = {"stop": {"offset": 0.2}, "target": {"offset": 0.3}}
-RULES = {rule.name: rule for rule in rules()}
 
 
-@dataclass
-class Floor:
-    """A simulated gateway, a trading database, and one strategy that sends brackets."""
-
-    gateway: SimulatorHandle
-    database: Database
-    spec: GatewaySpec
-
-    @contextmanager
-    def session(self, **changes: Any) -> Iterator[BrokerSession]:
-        with leased_session(replace(self.spec, **changes), self.database, owner="test") as session:
-            yield session
-
-    def request(self, session: BrokerSession, run_id: str = "run-1", **changes: Any) -> OrderRequest:
-        """Ten KO at the market with a stop 20 % and a target 30 % away, unless told otherwise."""
-        instrument = session.resolve(InstrumentSpec.parse("KO"))
-        rules = changes.pop("rules", {})
-        plan: dict[str, Any] = {
-            "side": Side.BUY,
-            "sizing": Sizing.parse({"quantity": changes.pop("quantity", 10)}),
-            "bracket": BracketPlan.parse(changes.pop("bracket", WIDE)),
-        }
-        plan |= {name: changes.pop(name) for name in ("side", "order_type", "limit_offset") if name in changes}
-        fields: dict[str, Any] = {
-            "key": IntentKey(
-                installation="test", dag_id="demo", run_id=run_id, task_id="order", con_id=instrument.con_id
-            ),
-            "strategy": "demo",
-            "source": session.source,
-            "account": session.account,
-            "mode": "paper",
-            "instrument": instrument,
-            "ticket": TicketPlan(**plan),
-            "rules": tuple((RULES[name], parameters) for name, parameters in rules.items()),
-            "wait_seconds": 20.0,
-        }
-        return OrderRequest(**fields | changes)
-
-    def execute(self, session: BrokerSession, request: OrderRequest) -> OrderOutcome:
-        return execute(session, self.database, request, owner="t")
-
-    def bracket(self, **changes: Any) -> OrderOutcome:
-        with self.session() as session:
-            return self.execute(session, self.request(session, **changes))
-
-    def legs(self, run_id: str = "run-1") -> dict[str, OrderIntent]:
-        with self.database.read() as transaction:
-            return {row.leg: row for row in Intents(transaction).for_run("demo", run_id)}
-
-    def states(self, run_id: str = "run-1") -> dict[str, str]:
-        return {leg: str(row.state) for leg, row in self.legs(run_id).items()}
-
-    def working(self) -> dict[str, tuple[str, str]]:
-        """What the broker has alive: quantity and type, by the leg of ours."""
-        legs = {row.order_ref: leg for leg, row in self.legs().items()}
-        alive = [o for o in self.orders() if o["status"] in ("Submitted", "PreSubmitted")]
-        return {legs.get(o["order_ref"], o["order_ref"]): (o["quantity"], o["order_type"]) for o in alive}
-
-    def orders(self, order_ref: str | None = None) -> list[Any]:
-        given = {} if order_ref is None else {"order_ref": order_ref}
-        found: list[Any] = self.gateway.control("orders", **given)["orders"]
-        return found
-
-    def held(self) -> Decimal:
-        with self.database.read() as transaction:
-            return sum((row.quantity for row in Positions(transaction).list(strategy="demo")), Decimal(0))
-
-    def alerts(self) -> list[str]:
-        with self.database.read() as transaction:
-            return [row.body for row in Alerts(transaction).due(datetime(2100, 1, 1, tzinfo=UTC))]
-
-    def owner(self, session: BrokerSession, order_ref: str) -> Any:
-        (order,) = session.find_by_ref(order_ref).orders
-        return order
-
-
-@pytest.fixture
-def gateway() -> Iterator[SimulatorHandle]:
-    with start_simulator(seed=7, clock=MORNING, account=ACCOUNT) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def floor(gateway: SimulatorHandle, database: Database, monkeypatch: pytest.MonkeyPatch) -> Floor:
-    monkeypatch.setattr(recover, "SETTLE_SECONDS", 0.3)
-    spec = GatewaySpec(
-        conn_id="ibkr_default",
-        host="127.0.0.1",
-        port=gateway.port,
-        client_ids=range(10, 20),
-        account=ACCOUNT,
-        timeout=5,
-    )
-    return Floor(gateway, database, spec)
-
-
-def test_a_filled_entry_has_its_stop_and_target_working_at_the_broker(floor: Floor) -> None:
+def test_a_filled_entry_has_its_stop_and_target_working_at_the_broker(floor: Any) -> None:
     outcome = floor.bracket()
     assert (outcome.state, outcome.filled) == (IntentState.FILLED, 10)
     assert floor.states() == {"entry": "filled", "target": "working", "stop": "working"}
@@ -154,13 +38,13 @@ def test_a_filled_entry_has_its_stop_and_target_working_at_the_broker(floor: Flo
 
 
 @pytest.mark.parametrize("order_type", ["STP LMT", "TRAIL"])
-def test_the_stop_may_have_a_limit_or_trail(floor: Floor, order_type: str) -> None:
+def test_the_stop_may_have_a_limit_or_trail(floor: Any, order_type: str) -> None:
     stop = {"offset": 0.2, "order_type": order_type} | ({"limit_offset": 0.01} if order_type == "STP LMT" else {})
     assert floor.bracket(bracket={"stop": stop}).state is IntentState.FILLED
     assert floor.working() == {"stop": ("10", order_type)}
 
 
-def test_risk_clamps_the_exits_with_the_entry_and_counts_the_unit_once(floor: Floor) -> None:
+def test_risk_clamps_the_exits_with_the_entry_and_counts_the_unit_once(floor: Any) -> None:
     given = {"order_quantity": {"max": 7}, "orders_per_day": {"max": 2}, "position_size": {"max_quantity": 7}}
     outcome = floor.bracket(rules=given)
     assert (outcome.state, outcome.quantity) == (IntentState.FILLED, 7)
@@ -180,14 +64,14 @@ def test_risk_clamps_the_exits_with_the_entry_and_counts_the_unit_once(floor: Fl
     assert floor.states("run-2") == {"entry": "denied", "target": "denied", "stop": "denied"}
 
 
-def test_a_denied_entry_takes_its_exits_with_it(floor: Floor) -> None:
+def test_a_denied_entry_takes_its_exits_with_it(floor: Any) -> None:
     assert floor.bracket(rules={"restricted_list": {"instruments": ["KO"]}}).state is IntentState.DENIED
     assert floor.states() == {"entry": "denied", "target": "denied", "stop": "denied"}
     assert floor.legs()["entry"].bracket is BracketState.CLOSED
     assert floor.orders() == []
 
 
-def test_an_entry_that_does_not_fill_is_cancelled_with_its_exits(floor: Floor) -> None:
+def test_an_entry_that_does_not_fill_is_cancelled_with_its_exits(floor: Any) -> None:
     outcome = floor.bracket(order_type=OrderType.LIMIT, limit_offset=Decimal("-0.1"), wait_seconds=0.5)
     assert (outcome.state, outcome.filled) == (IntentState.CANCELLED, 0)
     assert floor.states() == {"entry": "cancelled", "target": "cancelled", "stop": "cancelled"}
@@ -195,7 +79,7 @@ def test_an_entry_that_does_not_fill_is_cancelled_with_its_exits(floor: Floor) -
     assert floor.legs()["entry"].bracket is BracketState.CLOSED
 
 
-def test_of_a_partly_filled_entry_the_exits_are_for_what_is_held(floor: Floor) -> None:
+def test_of_a_partly_filled_entry_the_exits_are_for_what_is_held(floor: Any) -> None:
     floor.gateway.control("clock", freeze=True)
     outcome = floor.bracket(quantity=12_000, wait_seconds=0.5)
     assert outcome.state is IntentState.CANCELLED
@@ -206,7 +90,7 @@ def test_of_a_partly_filled_entry_the_exits_are_for_what_is_held(floor: Floor) -
 
 @pytest.mark.parametrize("refused", ["stop", "entry", "target"])
 def test_a_leg_that_is_refused_never_leaves_a_naked_entry(
-    floor: Floor, monkeypatch: pytest.MonkeyPatch, refused: str
+    floor: Any, monkeypatch: pytest.MonkeyPatch, refused: str
 ) -> None:
     """A price off the grid, which the broker refuses by 110."""
     place = BrokerSession.place_bracket
@@ -232,7 +116,7 @@ def test_a_leg_that_is_refused_never_leaves_a_naked_entry(
         assert floor.held() == 0
 
 
-def test_a_unit_whose_last_message_was_lost_is_taken_back_and_sent_once_more(floor: Floor) -> None:
+def test_a_unit_whose_last_message_was_lost_is_taken_back_and_sent_once_more(floor: Any) -> None:
     with floor.session() as session:
         request = floor.request(session)
         stop = replace(request.key, leg="stop").order_ref
@@ -254,7 +138,7 @@ def test_a_unit_whose_last_message_was_lost_is_taken_back_and_sent_once_more(flo
 
 @pytest.mark.parametrize("fault", ["drop_before_accept", "drop_after_accept"])
 @pytest.mark.parametrize("leg", ["entry", "target", "stop"])
-def test_a_connection_lost_at_any_leg_ends_with_one_order_a_leg(floor: Floor, fault: str, leg: str) -> None:
+def test_a_connection_lost_at_any_leg_ends_with_one_order_a_leg(floor: Any, fault: str, leg: str) -> None:
     with floor.session() as session:
         request = floor.request(session)
         floor.gateway.control(fault, order_ref=replace(request.key, leg=leg).order_ref)
@@ -268,7 +152,7 @@ def test_a_connection_lost_at_any_leg_ends_with_one_order_a_leg(floor: Floor, fa
         assert len(floor.orders(row.order_ref)) == 1
 
 
-def test_a_stop_that_is_gone_while_its_position_is_held_is_sent_anew(floor: Floor) -> None:
+def test_a_stop_that_is_gone_while_its_position_is_held_is_sent_anew(floor: Any) -> None:
     floor.bracket()
     with floor.session(client_ids=range(10, 11)) as owner:  # somebody cancels it by hand; its group goes with it
         owner.cancel(floor.owner(owner, floor.legs()["stop"].order_ref), seconds=10)
@@ -282,7 +166,7 @@ def test_a_stop_that_is_gone_while_its_position_is_held_is_sent_anew(floor: Floo
 
 
 def test_where_no_stop_can_be_had_the_position_is_closed_and_a_person_alerted(
-    floor: Floor, monkeypatch: pytest.MonkeyPatch
+    floor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     floor.bracket()
     with floor.session(client_ids=range(10, 11)) as owner:
@@ -306,7 +190,7 @@ def test_where_no_stop_can_be_had_the_position_is_closed_and_a_person_alerted(
 
 
 def test_an_entry_that_still_works_is_cancelled_when_its_stop_is_gone(
-    floor: Floor, monkeypatch: pytest.MonkeyPatch
+    floor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait = BrokerSession.wait_terminal
 
@@ -323,7 +207,7 @@ def test_an_entry_that_still_works_is_cancelled_when_its_stop_is_gone(
     assert floor.working() == {}
 
 
-def test_a_position_that_was_closed_elsewhere_gets_no_new_stop(floor: Floor) -> None:
+def test_a_position_that_was_closed_elsewhere_gets_no_new_stop(floor: Any) -> None:
     floor.bracket()
     with floor.session(client_ids=range(10, 11)) as owner:
         owner.cancel(floor.owner(owner, floor.legs()["stop"].order_ref), seconds=10)
@@ -333,7 +217,7 @@ def test_a_position_that_was_closed_elsewhere_gets_no_new_stop(floor: Floor) -> 
     assert floor.alerts()
 
 
-def test_a_target_that_fills_ends_the_stop_and_the_bracket(floor: Floor) -> None:
+def test_a_target_that_fills_ends_the_stop_and_the_bracket(floor: Any) -> None:
     floor.bracket(bracket={"stop": {"offset": 0.2}, "target": {"amount": 0.02}})
     for _ in range(200):
         if floor.working() == {}:
@@ -346,7 +230,7 @@ def test_a_target_that_fills_ends_the_stop_and_the_bracket(floor: Floor) -> None
     assert floor.alerts() == []
 
 
-def test_a_target_that_fills_in_part_leaves_a_stop_for_the_rest(floor: Floor) -> None:
+def test_a_target_that_fills_in_part_leaves_a_stop_for_the_rest(floor: Any) -> None:
     floor.bracket(quantity=12_000, bracket={"stop": {"offset": 0.2}, "target": {"amount": 0.02}})
     floor.gateway.control("clock", freeze=True)
     for _ in range(20_000):
@@ -359,7 +243,7 @@ def test_a_target_that_fills_in_part_leaves_a_stop_for_the_rest(floor: Floor) ->
     assert floor.working()["stop"] == (f"{left:f}", "STP")
 
 
-def test_a_stop_that_is_for_less_than_is_held_is_mended(floor: Floor) -> None:
+def test_a_stop_that_is_for_less_than_is_held_is_mended(floor: Any) -> None:
     floor.bracket()
     stop = floor.legs()["stop"]
     with floor.session(client_ids=range(10, 11)) as owner:
@@ -374,7 +258,7 @@ def test_a_stop_that_is_for_less_than_is_held_is_mended(floor: Floor) -> None:
     assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
 
 
-def test_a_halt_cancels_an_entry_and_keeps_the_stop_of_what_is_held(floor: Floor) -> None:
+def test_a_halt_cancels_an_entry_and_keeps_the_stop_of_what_is_held(floor: Any) -> None:
     floor.bracket()
     with floor.session() as session:
         waiting = floor.request(
@@ -398,7 +282,7 @@ def test_a_halt_cancels_an_entry_and_keeps_the_stop_of_what_is_held(floor: Floor
     assert floor.working() == {"stop.2": ("10", "STP")}
 
 
-def test_what_a_command_flattens_is_not_protected_against_it(floor: Floor) -> None:
+def test_what_a_command_flattens_is_not_protected_against_it(floor: Any) -> None:
     floor.bracket()
     set_state(floor.database, "", TradingState.HALTED, by="t", reason="t", command_id="c1", flatten=True)
     done = enforce(floor.database, "c1", gateway_of=lambda _: floor.spec, owner="t")
@@ -409,7 +293,7 @@ def test_what_a_command_flattens_is_not_protected_against_it(floor: Floor) -> No
     assert floor.held() == 10
 
 
-def test_a_run_that_says_hold_now_finishes_the_bracket_and_not_its_exits(floor: Floor) -> None:
+def test_a_run_that_says_hold_now_finishes_the_bracket_and_not_its_exits(floor: Any) -> None:
     floor.bracket()
     entry = floor.legs()["entry"]
     refs = unfinished(floor.database, dag_id="demo", run_id="run-1", task_id="order", con_id=entry.con_id)
@@ -419,13 +303,13 @@ def test_a_run_that_says_hold_now_finishes_the_bracket_and_not_its_exits(floor: 
     assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
 
 
-def test_a_bracket_that_cannot_stand_is_refused_before_anything_is_stored(floor: Floor) -> None:
+def test_a_bracket_that_cannot_stand_is_refused_before_anything_is_stored(floor: Any) -> None:
     with floor.session() as session, pytest.raises(ConfigError, match="stop"):
         floor.execute(session, floor.request(session, bracket={"stop": {"amount": 0.001}}))
     assert floor.legs() == {}
 
 
-def test_the_lease_of_a_unit_is_one(floor: Floor) -> None:
+def test_the_lease_of_a_unit_is_one(floor: Any) -> None:
     from airflow_ibkr_plugin.errors import IntentBusy
     from airflow_ibkr_plugin.execution.lease import hold
 
