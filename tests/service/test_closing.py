@@ -101,3 +101,10 @@ def test_nothing_is_closed_in_the_name_of_a_term_that_is_over(floor: Any, term: 
     with pytest.raises(NotLeader):
         close_positions(floor.database, term, lambda _: floor.spec)
     assert floor.position() == 10
+
+
+def test_a_service_closes_what_a_dead_command_left(floor: Any, servers: Any, until: Any) -> None:
+    set_state(floor.database, INSTALLATION, TradingState.HALTED, by="t", reason="t", command_id="c1", flatten=True)
+    servers.start()
+    until("closed", lambda: floor.position() == 0)
+    until("said", lambda: "command done: all positions of it are closed" in servers.log.read_text())

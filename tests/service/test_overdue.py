@@ -48,7 +48,7 @@ def sent(database: Database, state: IntentState, run_id: str = "1") -> str:
 
 def alerts(database: Database) -> list[AlertRow]:
     with database.read() as session:
-        return Alerts(session).due(SENT + timedelta(days=9))
+        return Alerts(session).due(datetime(2100, 1, 1, tzinfo=UTC))
 
 
 @both
@@ -104,3 +104,12 @@ def test_nothing_is_stored_in_the_name_of_a_term_that_is_over(database: Database
         with pytest.raises(NotLeader):
             alert_overdue(database, term)
     assert alerts(database) == []
+
+
+def test_a_service_tells_people_though_the_gateway_is_away_and_the_task_has_given_up(
+    servers: Any, until: Any, database: Database
+) -> None:
+    order_ref = sent(database, IntentState.AMBIGUOUS)
+    servers.start()
+    titles = until("told", lambda: [row for row in alerts(database) if order_ref in row.body])
+    assert [row.title for row in titles] == ["[IBKR] demo: order SPY needs a human"]
