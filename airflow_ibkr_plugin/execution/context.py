@@ -21,6 +21,7 @@ from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.limits import Limits
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.store.sql import current_time
+from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.account_limits import limit_rules
 from airflow_ibkr_plugin.trading.broker_day import broker_day
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule
@@ -84,6 +85,7 @@ def risk_context(
         signal=request.signal,
         requested=row.requested_quantity,
         open_orders=open_orders,
+        exits=len(Units(transaction).exits(row.id)),
         margin=market.margin,
         daily_pnl=market.daily_pnl,
         fills=_fills(transaction, row, market.now, FILLS_SECONDS),

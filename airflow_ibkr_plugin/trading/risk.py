@@ -39,6 +39,7 @@ class RiskContext:
     :param account_orders_today: the same, of all strategies of the account.
     :param market_open: whether the instrument's market is open at `now`; None if that could not be told.
     :param requested: quantity that was asked for, before any rule made it smaller.
+    :param exits: orders of the other side that go out with it, which only close what it brings.
     :param open_orders: the account's other orders that are reserved or may be at the broker, all strategies together.
     :param history: the account's other orders of the last hour.
     :param margin: the broker's what-if for the order as it was before any rule made it smaller; asked for only where a
@@ -67,6 +68,7 @@ class RiskContext:
     signal: Signal | None = None
     requested: Decimal | None = None
     open_orders: tuple[OpenOrder, ...] | None = None
+    exits: int = 0
     history: OrderHistory | None = None
     margin: Margin | None = None
     daily_pnl: Decimal | None = None

@@ -42,13 +42,18 @@ def order_quantity(context: RiskContext, parameters: Mapping[str, Any]) -> Verdi
 
 
 def open_orders(context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
-    """Deny above IBKR's 20 open orders of a contract and side, and above the strategy's own `max`."""
+    """Deny above IBKR's 20 open orders of a contract and side, and above the strategy's own `max`.
+
+    The exits of a bracket count on their side.
+    """
     if context.open_orders is None:
         return deny(_UNKNOWN_ORDERS)
     working = [order for order in context.open_orders if not order.booked]
-    alike = sum(
-        order.instrument.con_id == context.instrument.con_id and order.side is context.ticket.side for order in working
-    )
+    of_contract = [order for order in working if order.instrument.con_id == context.instrument.con_id]
+    alike = sum(order.side is context.ticket.side for order in of_contract)
+    if context.exits and not len(of_contract) - alike + context.exits <= IBKR_OPEN_ORDERS:
+        reason = f"IBKR takes {IBKR_OPEN_ORDERS} open orders of a contract and side, its {context.exits} exits included"
+        return deny(reason, limit=IBKR_OPEN_ORDERS, observed=len(of_contract) - alike)
     if not alike < IBKR_OPEN_ORDERS:
         reason = f"IBKR takes {IBKR_OPEN_ORDERS} open orders of a contract and side"
         return deny(reason, limit=IBKR_OPEN_ORDERS, observed=alike)

@@ -71,6 +71,13 @@ def test_ibkr_takes_twenty_open_orders_of_a_contract_and_side(
     assert outcome("open_orders", working(count, **changes)) is expected
 
 
+@pytest.mark.parametrize(("count", "expected"), [(18, Outcome.ALLOW), (19, Outcome.DENY)])
+def test_the_exits_of_a_bracket_count_on_their_side(count: int, expected: Outcome) -> None:
+    other_side = replace(working(count, side=Side.SELL), exits=2)
+    assert outcome("open_orders", other_side) is expected
+    assert outcome("open_orders", replace(other_side, exits=0)) is Outcome.ALLOW
+
+
 def test_a_strategy_can_have_fewer_open_orders_in_whatever_instrument() -> None:
     elsewhere = {"instrument": replace(SPY, con_id=1), "side": Side.SELL}
     assert outcome("open_orders", working(1, **elsewhere), max=2) is Outcome.ALLOW
