@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import broker_seam, import_cost, pipeline, simulator
+from benchmarks import broker_seam, import_cost, pipeline, reconcile, risk, simulator
 
-ALL = {"broker": broker_seam.main, "simulator": simulator.main, "imports": import_cost.main, "pipeline": pipeline.main}
+ALL = {
+    "broker": broker_seam.main,
+    "simulator": simulator.main,
+    "risk": risk.main,
+    "reconcile": reconcile.main,
+    "imports": import_cost.main,
+    "pipeline": pipeline.main,
+}
 
 
 def main() -> int:

@@ -20,13 +20,12 @@ from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.limits import Limits
 from airflow_ibkr_plugin.store.positions import Positions
-from airflow_ibkr_plugin.store.sql import current_time
 from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.account_limits import limit_rules
 from airflow_ibkr_plugin.trading.broker_day import broker_day
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskRule
 from airflow_ibkr_plugin.trading.risk_drawdown_rules import PEAK_DAYS, RESULT_DAYS
-from airflow_ibkr_plugin.trading.risk_facts import Fill, open_quantity
+from airflow_ibkr_plugin.trading.risk_facts import Fill, OrderHistory, open_quantity
 from airflow_ibkr_plugin.trading.risk_loss_rules import FILLS, FILLS_SECONDS
 from airflow_ibkr_plugin.trading.risk_order_rules import HISTORY_ORDERS, HISTORY_SECONDS, OPEN_ORDERS
 from airflow_ibkr_plugin.trading.risk_rules import MARKET_DATA, SHORT_SELLING
@@ -43,7 +42,7 @@ def asked_rules(transaction: Session, request: OrderRequest) -> Rules:
     """The request's rules and the limits of its account, as they are now; none of a person's closing order."""
     if is_closing(request):
         return []
-    limits = Limits(transaction).in_force(request.account, current_time(transaction))
+    limits = Limits(transaction).in_force(request.account)
     return [*request.rules, *(limit_rules(limits, get_registry().risk_rules) if limits else ())]
 
 
@@ -80,7 +79,7 @@ def risk_context(
         reserved=open_quantity(open_orders, row.con_id, side=row.side),
         held=held + open_quantity(working, row.con_id, side=row.side, strategy=row.strategy),
         orders_today=Intents(transaction).count_on_day(row.strategy, today, excluding=row.id),
-        account_orders_today=orders.count_on_day(today),
+        account_orders_today=orders.count_on_day(today) if _needed(asked, "account_day") else None,
         market_open=market.market_open,
         signal=request.signal,
         requested=row.requested_quantity,
@@ -88,19 +87,36 @@ def risk_context(
         exits=len(Units(transaction).exits(row.id)),
         margin=market.margin,
         daily_pnl=market.daily_pnl,
-        fills=_fills(transaction, row, market.now, FILLS_SECONDS),
-        results=_fills(transaction, row, market.now, RESULT_DAYS * 86400.0)
-        if any(rule.needs_results for rule, _ in asked)
-        else None,
+        fills=_fills(transaction, row, market.now, _reach(asked, "fills", FILLS_SECONDS)),
+        results=_fills(transaction, row, market.now, _reach(asked, "results", RESULT_DAYS * 86400.0)),
         peaks=AccountPeaks(transaction).since(row.source, row.account, today - timedelta(days=PEAK_DAYS))
-        if any(rule.needs_peaks for rule, _ in asked)
+        if _needed(asked, "peaks")
         else None,
-        history=orders.history(now=datetime.now(UTC), seconds=HISTORY_SECONDS, most=HISTORY_ORDERS),
+        history=_history(orders, _reach(asked, "history", HISTORY_SECONDS)),
     )
 
 
+def _needed(asked: Rules, fact: str) -> Rules:
+    """The rules that say that they need it."""
+    return [(rule, parameters) for rule, parameters in asked if getattr(rule, f"needs_{fact}")]
+
+
+def _reach(asked: Rules, fact: str, most: float) -> float:
+    """How many seconds back the rules look for it: as far as their parameter `seconds` says, or as far as can be."""
+    return max((min(parameters.get("seconds", most), most) for _, parameters in _needed(asked, fact)), default=0.0)
+
+
+def _history(orders: AccountOrders, seconds: float) -> OrderHistory | None:
+    return orders.history(now=datetime.now(UTC), seconds=seconds, most=HISTORY_ORDERS) if seconds else None
+
+
 def _fills(transaction: Session, row: OrderIntent, now: datetime, seconds: float) -> tuple[Fill, ...] | None:
-    """What the strategy's latest fills have realised, the youngest first; None where they are too many to look at."""
+    """What the strategy's latest fills have realised, the youngest first; None where nobody asks, or they are too many.
+
+    :param seconds: how far back; 0 where nobody asks.
+    """
+    if not seconds:
+        return None
     since = now - timedelta(seconds=seconds)
     found = Executions(transaction).results(row.source, row.account, row.strategy, since=since, most=FILLS + 1)
     if len(found) > FILLS:

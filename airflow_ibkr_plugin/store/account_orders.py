@@ -7,10 +7,10 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_ibkr_plugin.store.intents import RESERVING
+from airflow_ibkr_plugin.store.intents import RESERVING, count_on_day
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.trading.executions import in_force
@@ -79,12 +79,7 @@ class AccountOrders:
 
     def count_on_day(self, broker_day: date) -> int:
         """How many are reserved, or were sent, on the broker's day; as `Intents.count_on_day`, for all strategies."""
-        reserving = OrderIntent.state.in_(RESERVING)
-        on_day = and_(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
-        undated = and_(OrderIntent.broker_day.is_(None), reserving)
-        query = select(func.count()).select_from(OrderIntent).where(*self._where, or_(on_day, undated))
-        query = query.where(OrderIntent.parent_id.is_(None))
-        return self._session.scalars(query).one()
+        return count_on_day(self._session, broker_day, *self._where)
 
     def history(self, *, now: datetime, seconds: float, most: int) -> OrderHistory:
         """What was sent in the last seconds, or is reserved; of more than `most` orders the youngest.

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
@@ -175,11 +175,17 @@ class Intents:
 
         :param excluding: id of an intent that is not counted.
         """
-        reserving = OrderIntent.state.in_(RESERVING)
-        on_day = and_(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
-        undated = and_(OrderIntent.broker_day.is_(None), reserving)
-        query = select(func.count()).select_from(OrderIntent)
-        query = query.where(OrderIntent.strategy == strategy, or_(on_day, undated), OrderIntent.parent_id.is_(None))
+        where = [OrderIntent.strategy == strategy]
         if excluding is not None:
-            query = query.where(OrderIntent.id != excluding)
-        return self._session.scalars(query).one()
+            where.append(OrderIntent.id != excluding)
+        return count_on_day(self._session, broker_day, *where)
+
+
+def count_on_day(session: Session, broker_day: date, *where: ColumnElement[bool]) -> int:
+    """How many orders of those are reserved, or were sent, on the broker's day; see `Intents.count_on_day`."""
+    reserving = OrderIntent.state.in_(RESERVING)
+    counted = select(func.count()).select_from(OrderIntent).where(*where, OrderIntent.parent_id.is_(None))
+    on_day = counted.where(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
+    undated = counted.where(OrderIntent.broker_day.is_(None), reserving)
+    # Each by an index of its own: SQLite reads the whole account for an OR of both.
+    return session.scalars(select(on_day.scalar_subquery() + undated.scalar_subquery())).one()

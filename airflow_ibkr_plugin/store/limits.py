@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.limits import LimitChange
 from airflow_ibkr_plugin.store.models.orders import OrderIntent
+from airflow_ibkr_plugin.store.sql import current_time
 from airflow_ibkr_plugin.store.trading_states import TradingStates
 from airflow_ibkr_plugin.trading.account_limits import EVERY_ACCOUNT, AccountLimit
 
@@ -26,14 +27,20 @@ class Limits:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def in_force(self, account: str | None, at: datetime) -> tuple[AccountLimit, ...]:
-        """What holds for the account, by its own limits and by those of every account; None: all there is."""
+    def in_force(self, account: str | None, at: datetime | None = None) -> tuple[AccountLimit, ...]:
+        """What holds for the account, by its own limits and by those of every account; None: all there is.
+
+        :param at: now, where it is not told.
+        """
         query = select(LimitChange).where(LimitChange.live)
         if account is not None:
             query = query.where(LimitChange.account.in_((EVERY_ACCOUNT, account)))
         # As it is now: the session may have read it before it waited for a lock.
         query = query.order_by(LimitChange.id).execution_options(populate_existing=True)
-        newest = {(row.account, row.rule): row for row in self._session.scalars(query) if _runs(row, at)}
+        rows = self._session.scalars(query).all()
+        if at is None and any(row.until for row in rows):
+            at = current_time(self._session)
+        newest = {(row.account, row.rule): row for row in rows if at is None or _runs(row, at)}
         return tuple(_limit(newest[key]) for key in sorted(newest))
 
     def change(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.orders import OrderIntent, RiskDecisionRow
@@ -20,20 +20,21 @@ class RiskDecisions:
 
     def add_all(self, intent_id: int, decisions: Iterable[RiskDecision], at: datetime) -> None:
         """Store the decisions of one evaluation."""
-        self._session.add_all(
-            RiskDecisionRow(
-                intent_id=intent_id,
-                rule=decision.rule,
-                outcome=decision.verdict.outcome,
-                reason=decision.verdict.reason,
-                limit_value=decision.verdict.limit,
-                observed=decision.verdict.observed,
-                quantity=decision.verdict.quantity,
-                created_at=at,
-            )
+        rows = [
+            {
+                "intent_id": intent_id,
+                "rule": decision.rule,
+                "outcome": decision.verdict.outcome,
+                "reason": decision.verdict.reason,
+                "limit_value": decision.verdict.limit,
+                "observed": decision.verdict.observed,
+                "quantity": decision.verdict.quantity,
+                "created_at": at,
+            }
             for decision in decisions
-        )
-        self._session.flush()
+        ]
+        if rows:
+            self._session.execute(insert(RiskDecisionRow), rows)
 
     def for_intent(self, intent_id: int) -> list[RiskDecisionRow]:
         """The decisions on an intent."""

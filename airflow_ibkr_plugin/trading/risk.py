@@ -36,17 +36,17 @@ class RiskContext:
     :param held: signed quantity that the strategy itself holds, with its own open orders of the ticket's side counted
         as filled.
     :param orders_today: orders of this strategy that are reserved, or were sent, on the broker's day.
-    :param account_orders_today: the same, of all strategies of the account.
+    :param account_orders_today: the same, of all strategies of the account; only where a rule says `needs_account_day`.
     :param market_open: whether the instrument's market is open at `now`; None if that could not be told.
     :param requested: quantity that was asked for, before any rule made it smaller.
     :param exits: orders of the other side that go out with it, which only close what it brings.
     :param open_orders: the account's other orders that are reserved or may be at the broker, all strategies together.
-    :param history: the account's other orders of the last hour.
+    :param history: the account's other orders of late; read only where a rule says `needs_history`.
     :param margin: the broker's what-if for the order as it was before any rule made it smaller; asked for only where a
         rule says `needs_margin`.
     :param daily_pnl: profit of the account on the broker's day, realised and unrealised, in its base currency, < 0 for
         a loss; asked for only where a rule says `needs_daily_pnl`.
-    :param fills: the strategy's fills of the last day.
+    :param fills: the strategy's fills of late; read only where a rule says `needs_fills`.
     :param results: the strategy's fills of the last 31 days, the youngest first; read only where a rule says
         `needs_results`.
     :param peaks: the account's highest values by day, of ten years; read only where a rule says `needs_peaks`.
@@ -134,6 +134,10 @@ class RiskRule:
     :param order: rules run by ascending order, then name; clamping rules come before those that only deny.
     :param needs_margin: the broker is asked what the order would do to the account's margin (`RiskContext.margin`).
     :param needs_daily_pnl: the broker is asked for the account's profit of the day (`RiskContext.daily_pnl`).
+    :param needs_history: the account's latest orders are read (`RiskContext.history`): those of the last hour, or of
+        the rule's parameter `seconds` where it has one.
+    :param needs_fills: the strategy's fills are read (`RiskContext.fills`): those of a day, or of `seconds`.
+    :param needs_account_day: the account's orders of the day are counted (`RiskContext.account_orders_today`).
     :param needs_results: the strategy's fills of a month are read (`RiskContext.results`).
     :param needs_peaks: the account's highest values are read (`RiskContext.peaks`).
     """
@@ -145,6 +149,9 @@ class RiskRule:
     description: str = ""
     needs_margin: bool = False
     needs_daily_pnl: bool = False
+    needs_history: bool = False
+    needs_fills: bool = False
+    needs_account_day: bool = False
     needs_results: bool = False
     needs_peaks: bool = False
 

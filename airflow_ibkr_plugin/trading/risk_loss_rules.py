@@ -96,6 +96,7 @@ def rules() -> list[RiskRule]:
             parameters=schema(("max",), max=positive("Realised loss of the strategy, in the base currency.")),
             order=94,
             description="Denies when the strategy's fills of the day have lost too much.",
+            needs_fills=True,
         ),
         RiskRule(
             name="cooldown",
@@ -103,5 +104,6 @@ def rules() -> list[RiskRule]:
             parameters=schema(("seconds",), seconds=positive("How long; at most a day.", maximum=86400)),
             order=96,
             description="Denies for a while after the strategy has realised a loss.",
+            needs_fills=True,
         ),
     ]

@@ -197,6 +197,7 @@ def rules() -> list[RiskRule]:
             | {"minProperties": 1},
             order=60,
             description="Denies when the strategy or the account has had its orders of the day.",
+            needs_account_day=True,
         ),
         RiskRule(
             name="order_rate",
@@ -210,6 +211,7 @@ def rules() -> list[RiskRule]:
             | {"minProperties": 2},
             order=62,
             description="Denies when the strategy or the account orders too fast.",
+            needs_history=True,
         ),
         RiskRule(
             name="duplicate_order",
@@ -217,6 +219,7 @@ def rules() -> list[RiskRule]:
             parameters=schema(("seconds",), seconds=_RECENT),
             order=64,
             description="Denies what the strategy has just ordered: same instrument, side, quantity and prices.",
+            needs_history=True,
         ),
         OPEN_ORDERS,
         RiskRule(

@@ -21,8 +21,8 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """Does something once, just after the broker was asked."""
 
     def arrange(something: Callable[[], object]) -> None:
-        def gather_then(*arguments: Any) -> Any:
-            market = gather(*arguments)
+        def gather_then(*arguments: Any, **named: Any) -> Any:
+            market = gather(*arguments, **named)
             monkeypatch.setattr("airflow_ibkr_plugin.execution.reserve.gather", gather)
             something()
             return market
