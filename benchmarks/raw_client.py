@@ -17,13 +17,16 @@ _WINDOW = 200
 class RawClient:
     """Buys and sells SPY in turn, one share at a time."""
 
-    def __init__(self, port: int, client_id: int) -> None:
-        """Connect and start the API."""
+    def __init__(self, port: int, client_id: int, order_ref: str = "") -> None:
+        """Connect and start the API.
+
+        :param order_ref: of the orders; `ORDER_ID` in it becomes the order's id.
+        """
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._data = bytearray()
         self._order_ids = itertools.count(1)
-        self._sides = itertools.cycle([order_template("BUY"), order_template("SELL")])
+        self._sides = itertools.cycle([order_template("BUY", order_ref), order_template("SELL", order_ref)])
         self._socket.sendall(b"API\0" + struct.pack(">I", 9) + b"v157..176")
         self._next()
         self._socket.sendall(_frame(f"71\0002\0{client_id}\0\0".encode()))
@@ -64,7 +67,7 @@ class RawClient:
         return message
 
 
-def order_template(action: str) -> bytes:
+def order_template(action: str, order_ref: str = "") -> bytes:
     """What ib_insync sends for a market order of one share, `ORDER_ID` in place of its id."""
     captured: list[str] = []
     client = ib_insync.client.Client(ib_insync.wrapper.Wrapper(ib_insync.IB()))
@@ -72,7 +75,7 @@ def order_template(action: str) -> bytes:
     client._serverVersion = 176
     client.sendMsg = captured.append
     contract = ib_insync.Contract(conId=756733, symbol="SPY", secType="STK", exchange="SMART", currency="USD")
-    client.placeOrder("ORDER_ID", contract, ib_insync.MarketOrder(action, 1, tif="DAY"))
+    client.placeOrder("ORDER_ID", contract, ib_insync.MarketOrder(action, 1, tif="DAY", orderRef=order_ref))
     return captured[0].encode()
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from airflow_ibkr_plugin.errors import BrokerTimeout
 from airflow_ibkr_plugin.execution.book import ended
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
 from airflow_ibkr_plugin.store.positions import ACCOUNT, Positions
@@ -20,7 +19,7 @@ from airflow_ibkr_plugin.store.reconciliations import Reconciliations
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, BrokerOrder, Execution
-from airflow_ibkr_plugin.trading.reconcile import OUR_REF, Book, BookedOrder, BrokerBook
+from airflow_ibkr_plugin.trading.reconcile import OUR_REF, Book, BookedFill, BookedOrder, BrokerBook
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.session import BrokerSession
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 UNDER_WAY = timedelta(seconds=60)
 # What the broker names without an orderRef and we hold as ended was sent lately.
 _NAMELESS = timedelta(days=7)
-_ATTEMPTS = 5
+_ATTEMPTS = 3
 _CHUNK = 1000
 T = TypeVar("T")
 
@@ -56,7 +55,6 @@ class Look:
 def look(session: BrokerSession, database: Database) -> Look:
     """Ask the broker, with our book as it was just before: a fill that comes meanwhile is told by the broker alone.
 
-    :raises BrokerTimeout: fills come faster than the account can be asked about.
     :raises BrokerError: the broker could not be asked.
     """
     with database.read() as transaction:  # one snapshot, from its first query on
@@ -103,25 +101,24 @@ def _look(
 
 
 def _ask(session: BrokerSession) -> tuple[tuple[BrokerOrder, ...], BrokerBook]:
-    """Executions are asked for before and after the positions: none may have come in between."""
+    """Orders and executions, then positions, again if the gateway tells of a fill in between.
+
+    One that it does not tell of in time shows as a difference, which is gone when it is looked at again.
+    """
     for _ in range(_ATTEMPTS):
         truth = session.everything()
         positions = session.positions()
-        before = [fill for fill in truth.executions if fill.account == session.account]
-        after = session.executions()
-        if {fill.exec_id for fill in before} == {fill.exec_id for fill in after}:
-            orders = tuple(order for order in truth.orders if order.account == session.account)
-            named: list[BrokerOrder | Execution] = [*orders, *after]
-            return orders, BrokerBook(
-                positions=positions,
-                working=[order for order in orders if not ended(order)],
-                known_refs=frozenset(item.order_ref for item in named) - {""},
-                known_perm_ids=frozenset(item.perm_id for item in named) - {0},
-                executions=after,
-            )
-    raise BrokerTimeout(
-        f"Fills come in {session.account} faster than it can be asked what it holds, {_ATTEMPTS} times.",
-        remedy="Nothing is to be done: it is asked again.",
+        if not session.listen(seconds=0):
+            break
+    orders = tuple(order for order in truth.orders if order.account == session.account)
+    executions = [fill for fill in truth.executions if fill.account == session.account]
+    named: list[BrokerOrder | Execution] = [*orders, *executions]
+    return orders, BrokerBook(
+        positions=positions,
+        working=[order for order in orders if not ended(order)],
+        known_refs=frozenset(item.order_ref for item in named) - {""},
+        known_perm_ids=frozenset(item.perm_id for item in named) - {0},
+        executions=executions,
     )
 
 
@@ -213,16 +210,24 @@ def _unexplained(
     return quantities
 
 
-def _executions(transaction: Session, source: str, account: str, exec_ids: Sequence[str]) -> dict[str, Execution]:
+def _executions(transaction: Session, source: str, account: str, exec_ids: Sequence[str]) -> dict[str, BookedFill]:
     """Those that are booked with an intent."""
-    columns = [getattr(ExecutionRow, name) for name in Execution.__dataclass_fields__]
-    query = select(*columns).where(
+    query = select(
+        ExecutionRow.exec_id,
+        ExecutionRow.side,
+        ExecutionRow.quantity,
+        ExecutionRow.price,
+        ExecutionRow.commission,
+        ExecutionRow.commission_currency,
+    ).where(
         same_kind(ExecutionRow.source, source), ExecutionRow.account == account, ExecutionRow.intent_id.is_not(None)
     )
-    found: dict[str, Execution] = {}
+    found: dict[str, BookedFill] = {}
     for chunk in _chunks(exec_ids):
-        for row in transaction.execute(query.where(ExecutionRow.exec_id.in_(chunk))):
-            found[row.exec_id] = Execution(**row._asdict())
+        for exec_id, side, quantity, price, paid, paid_in in transaction.execute(
+            query.where(ExecutionRow.exec_id.in_(chunk))
+        ):
+            found[exec_id] = BookedFill(side, quantity, price, paid, paid_in)
     return found
 
 

@@ -100,6 +100,17 @@ class BookedOrder:
     settled: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class BookedFill:
+    """The figures of an execution that is booked."""
+
+    side: Side
+    quantity: Decimal
+    price: Decimal
+    commission: Decimal | None
+    commission_currency: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Book:
     """What our book says of one account.
@@ -114,7 +125,7 @@ class Book:
     positions: Mapping[tuple[str, int], Decimal]
     unexplained: Mapping[int, Decimal] = field(default_factory=dict)
     orders: Mapping[str, BookedOrder] = field(default_factory=dict)
-    executions: Mapping[str, Execution] = field(default_factory=dict)
+    executions: Mapping[str, BookedFill] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
 
     def strategies(self, con_id: int) -> tuple[str, ...]:
@@ -126,7 +137,7 @@ class Book:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerBook:
-    """What the broker says of one account, at one moment: no fill came while it was asked.
+    """What the broker says of one account.
 
     :param working: orders that have not ended. :param known: orderRefs and permIds of all that it named today.
     :param executions: of the broker's current day, those that were corrected left out.
@@ -265,7 +276,7 @@ def _changes(ours: BookedOrder, working: BrokerOrder) -> list[tuple[str, str]]:
 def _fills(book: Book, broker: BrokerBook) -> Iterable[Difference]:
     for fill in broker.executions:
         booked = book.executions.get(fill.exec_id)
-        if booked is None:
+        if booked is None or booked == _figures(fill):
             continue
         ours, theirs = _fill_text(booked), _fill_text(fill)
         kind = DifferenceKind.EXECUTION
@@ -290,7 +301,11 @@ def _fills(book: Book, broker: BrokerBook) -> Iterable[Difference]:
             )
 
 
-def _fill_text(fill: Execution) -> str:
+def _figures(fill: Execution) -> BookedFill:
+    return BookedFill(fill.side, fill.quantity, fill.price, fill.commission, fill.commission_currency)
+
+
+def _fill_text(fill: Execution | BookedFill) -> str:
     return f"{fill.side} {_number(fill.quantity)} at {_number(fill.price)}"
 
 

@@ -79,29 +79,42 @@ def plan(
 ) -> SplitPlan | None:
     """How a split of this ratio makes the holders' parts into what the account holds; None where it does not.
 
-    Fractions of a share in the account's whole position are paid out in cash, or kept: both are tried.
+    A fraction of a share in the account's whole position is paid out in cash. Where several moments of the day explain
+    the position, one without a fraction goes before the others, and then the latest.
 
     :param held: each holder's part by our books, fills of today in. :param fills: of today, oldest first.
     :param account: what the broker says that the account holds. :param now: the broker's clock.
     """
-    for first_new in range(len(fills), -1, -1):
-        later = fills[first_new:]
-        before = dict(held)
-        for fill in later:
-            before[fill.holder] = before.get(fill.holder, Decimal(0)) - fill.change
-        total = ratio.of(sum(before.values(), Decimal(0)))
-        traded = sum((fill.change for fill in later), Decimal(0))
-        fraction = total - total.to_integral_value(ROUND_DOWN)
-        if not any(before.values()) or account not in (total + traded, total - fraction + traded):
-            continue
-        split = {holder: ratio.of(quantity) for holder, quantity in before.items() if quantity}
-        paid = _share_out(split, fraction) if account == total - fraction + traded else {}
-        after = {holder: quantity - paid.get(holder, Decimal(0)) for holder, quantity in split.items()}
-        for fill in later:
-            after[fill.holder] = after.get(fill.holder, Decimal(0)) + fill.change
-        at = later[0].time - timedelta(microseconds=1) if later else now
-        return SplitPlan(ratio=ratio, at=at, after=after, paid_out=paid)
-    return None
+    moments = [_at(held, fills, first_new, account, ratio, now) for first_new in range(len(fills), -1, -1)]
+    found = [one for one in moments if one is not None]
+    return min(found, key=lambda one: bool(one.paid_out), default=None)
+
+
+def _at(
+    held: Mapping[Holder, Decimal],
+    fills: Sequence[HolderFill],
+    first_new: int,
+    account: Decimal,
+    ratio: Ratio,
+    now: datetime,
+) -> SplitPlan | None:
+    """The same for a split just before one of the fills, or after all of them."""
+    later = fills[first_new:]
+    before = dict(held)
+    for fill in later:
+        before[fill.holder] = before.get(fill.holder, Decimal(0)) - fill.change
+    total = ratio.of(sum(before.values(), Decimal(0)))
+    traded = sum((fill.change for fill in later), Decimal(0))
+    fraction = total - total.to_integral_value(ROUND_DOWN)
+    if not any(before.values()) or account not in (total + traded, total - fraction + traded):
+        return None
+    split = {holder: ratio.of(quantity) for holder, quantity in before.items() if quantity}
+    paid = _share_out(split, fraction) if fraction and account == total - fraction + traded else {}
+    after = {holder: quantity - paid.get(holder, Decimal(0)) for holder, quantity in split.items()}
+    for fill in later:
+        after[fill.holder] = after.get(fill.holder, Decimal(0)) + fill.change
+    at = later[0].time - timedelta(microseconds=1) if later else now
+    return SplitPlan(ratio=ratio, at=at, after=after, paid_out=paid)
 
 
 def _share_out(split: Mapping[Holder, Decimal], fraction: Decimal) -> dict[Holder, Decimal]:

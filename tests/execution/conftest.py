@@ -128,8 +128,8 @@ class MemorySession:
             Position(account=ACCOUNT, con_id=SPY.con_id, symbol="SPY", quantity=quantity, average_cost=Decimal(100))
         ]
 
-    def executions(self) -> list[Execution]:
-        return list(self.broker.executions)
+    def listen(self, *, seconds: float) -> bool:
+        return False
 
     def everything(self) -> BrokerTruth:
         orders = tuple(self.broker.orders.values())
