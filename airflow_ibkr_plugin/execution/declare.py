@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -15,11 +15,13 @@ from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intent_notes import IntentNotes
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models.again import NoteKind
+from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.orders import IntentState
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from airflow_ibkr_plugin.broker.session import BrokerSession
     from airflow_ibkr_plugin.broker.spec import GatewaySpec
     from airflow_ibkr_plugin.store.database import Database
     from airflow_ibkr_plugin.store.models.orders import OrderIntent
@@ -34,6 +36,7 @@ class Declared(StrEnum):
     ENDED = "ended"  # it is over, and has filled no more than what is booked
 
 
+_UNKNOWN = frozenset({IntentState.SENDING, IntentState.AMBIGUOUS})
 _STATES = {Declared.NEVER_SENT: IntentState.ABANDONED, Declared.ENDED: IntentState.CANCELLED}
 
 
@@ -49,7 +52,7 @@ def declare(
     """Settle an ambiguous order by what a person says, unless the broker says otherwise; who and why are stored.
 
     The broker is asked first. Where it cannot be reached, or the connection is gone, the person's word stands alone,
-    and the note says so.
+    and the note says so. With an entry that was never sent its exits were not: they were sent as one unit.
 
     :param by: who says it, for the record.
     :raises ConfigError: there is no such order, it is not ambiguous, or what is known of it speaks against it.
@@ -62,22 +65,38 @@ def declare(
         row = Intents(transaction).by_order_ref(order_ref)
         if row is None:
             raise ConfigError(f"There is no order {order_ref}.", remedy="See `airflow ibkr orders list --ambiguous`.")
-        _check(transaction, row, what)
-    asked = _ask(database, row, by, gateway_of)
-    with hold(database, row.id, f"settled by {by}", seconds=LEASE_SECONDS) as lease, database.write() as transaction:
+        unit = _unit(transaction, row, what)
+    asked = _ask(database, unit, by, gateway_of)
+    # The exits of a bracket are worked on under the lease of its entry.
+    held = row.parent_id or row.id
+    with hold(database, held, f"settled by {by}", seconds=LEASE_SECONDS) as lease, database.write() as transaction:
         lease.renew(transaction)
-        row = load_row(transaction, row.id)
-        _check(transaction, row, what)
         at, said = datetime.now(UTC), f"{by} says {what}: {reason}"
         intents = Intents(transaction)
-        if row.state is IntentState.SENDING:
-            row = intents.transition(row, IntentState.AMBIGUOUS, at=at, reason=asked)
-        IntentNotes(transaction).add(row.id, NoteKind.SETTLED, f"{what}: {reason} ({asked})", at=at, by=by)
-        return intents.transition(row, _STATES[what], at=at, reason=said)
+        for one in _unit(transaction, load_row(transaction, row.id), what):
+            IntentNotes(transaction).add(one.id, NoteKind.SETTLED, f"{what}: {reason} ({asked})", at=at, by=by)
+            if one.state is IntentState.SENDING:
+                intents.transition(one, IntentState.AMBIGUOUS, at=at, reason=asked)
+            settled = intents.transition(one, _STATES[what], at=at, reason=said)
+            row = settled if settled.id == row.id else row
+        return row
+
+
+def _unit(transaction: Session, row: OrderIntent, what: Declared) -> list[OrderIntent]:
+    """What is settled with it, each of which may be.
+
+    :raises ConfigError: one of them may not.
+    """
+    unit = [row]
+    if what is Declared.NEVER_SENT:
+        unit += [one for one in Units(transaction).exits(row.id) if one.state in _UNKNOWN]
+    for one in unit:
+        _check(transaction, one, what)
+    return unit
 
 
 def _check(transaction: Session, row: OrderIntent, what: Declared) -> None:
-    if row.state not in (IntentState.AMBIGUOUS, IntentState.SENDING):
+    if row.state not in _UNKNOWN:
         raise ConfigError(
             f"Order {row.order_ref} is {row.state}, and not ambiguous.",
             remedy=f"See `airflow ibkr orders show {row.order_ref}`.",
@@ -89,11 +108,12 @@ def _check(transaction: Session, row: OrderIntent, what: Declared) -> None:
         )
 
 
-def _ask(database: Database, row: OrderIntent, by: str, gateway_of: Callable[[str], GatewaySpec]) -> str:
+def _ask(database: Database, unit: Sequence[OrderIntent], by: str, gateway_of: Callable[[str], GatewaySpec]) -> str:
     """What the broker says, for the record.
 
-    :raises ConfigError: it knows the order.
+    :raises ConfigError: it knows one of them.
     """
+    row = unit[0]
     try:
         spec = gateway_of(row.source.partition(":")[2])
     except ConfigError as error:
@@ -102,15 +122,20 @@ def _ask(database: Database, row: OrderIntent, by: str, gateway_of: Callable[[st
         with leased_session(spec, database, owner=f"{by} settles {row.order_ref}") as session:
             if (session.source, session.account) != (row.source, row.account):
                 return f"the broker could not be asked: connection {spec.conn_id!r} leads to {session.source} now"
-            truth = session.find_by_ref(row.order_ref)
-            if not truth.known and row.perm_id:
-                truth = session.find_by_perm_id(row.perm_id)
+            for one in unit:
+                _refuse_known(session, one)
     except (GatewayUnavailable, SessionInvalid) as error:
         return f"the broker could not be asked: {error}"
-    if not truth.known:
-        return _ASKED
-    status = truth.orders[-1].status if truth.orders else "executed"
-    raise ConfigError(
-        f"The broker knows order {row.order_ref}: {status}, filled {truth.filled:f}. Nothing is changed.",
-        remedy="Clear its task, or let the service go on: what the broker says is booked.",
-    )
+    return _ASKED
+
+
+def _refuse_known(session: BrokerSession, row: OrderIntent) -> None:
+    truth = session.find_by_ref(row.order_ref)
+    if not truth.known and row.perm_id:
+        truth = session.find_by_perm_id(row.perm_id)
+    if truth.known:
+        status = truth.orders[-1].status if truth.orders else "executed"
+        raise ConfigError(
+            f"The broker knows order {row.order_ref}: {status}, filled {truth.filled:f}. Nothing is changed.",
+            remedy="Clear its task, or let the service go on: what the broker says is booked.",
+        )

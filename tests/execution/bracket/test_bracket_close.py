@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.errors import BrokerError, ConfigError
 from airflow_ibkr_plugin.execution import halt as halt_module
 from airflow_ibkr_plugin.execution.again import raise_generation
 from airflow_ibkr_plugin.execution.close import begin_close
+from airflow_ibkr_plugin.execution.declare import Declared, declare
 from airflow_ibkr_plugin.execution.flatten import flatten
 from airflow_ibkr_plugin.execution.halt import enforce
 
@@ -54,3 +56,27 @@ def test_it_is_traded_again_only_when_nothing_of_it_is_held(floor: Any) -> None:
     close(floor, "c1")
     floor.bracket()
     assert raise_generation(floor.database, **key).generation == 1
+
+
+def test_a_bracket_that_was_never_sent_is_settled_as_one_unit(floor: Any) -> None:
+    floor.gateway.control("drop_before_accept")
+    with pytest.raises(BrokerError):
+        floor.bracket()
+    assert set(floor.states().values()) <= {"ambiguous", "sending"}
+    ref = floor.legs()["entry"].order_ref
+    given = {"by": "anna@desk", "reason": "looked in TWS", "gateway_of": lambda _: floor.spec}
+    declare(floor.database, ref, Declared.NEVER_SENT, **given)
+    assert floor.states() == dict.fromkeys(("entry", "stop", "target"), "abandoned")
+
+
+def test_a_bracket_of_which_the_broker_knows_a_leg_is_not(floor: Any) -> None:
+    with floor.session() as session:  # what is sent last sends the others
+        key = floor.request(session).key
+    floor.gateway.control("drop_after_accept", order_ref=replace(key, leg="stop").order_ref)
+    with pytest.raises(BrokerError):
+        floor.bracket()
+    before = floor.states()
+    given = {"by": "anna@desk", "reason": "looked in TWS", "gateway_of": lambda _: floor.spec}
+    with pytest.raises(ConfigError, match="The broker knows order"):
+        declare(floor.database, floor.legs()["entry"].order_ref, Declared.NEVER_SENT, **given)
+    assert floor.states() == before
