@@ -67,13 +67,12 @@ class Term:
         :raises NotLeader: it has run out, or another has begun; it is over.
         :raises StoreError: that could not be stored; it holds until its time is over.
         """
-        self.require()
         began = time.monotonic()
         with self._database.write() as session:
             if not Leaders(session).renew(SERVICE, self.fence, datetime.now(UTC), self._seconds):
                 self.end()
                 raise self._lost()
-        self.require()  # while it waited for the database too
+            self.require()  # also while it waited for the database: its jobs have stopped
         self._until = began + self._seconds
 
     def release(self) -> bool:
