@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
-from airflow_ibkr_plugin.errors import BrokerTimeout
+from airflow_ibkr_plugin.errors import BrokerTimeout, NoMarketData
 from airflow_ibkr_plugin.execution import recover as recovering
 from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.bracket import Find, asked, unprotected
@@ -31,7 +31,7 @@ from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.units import Units
-from airflow_ibkr_plugin.trading.brackets import CLOSE_LEG, MAX_STOPS, RESCUE_LEG, STOP_LEG, is_stop
+from airflow_ibkr_plugin.trading.brackets import CLOSE_LEG, MAX_STOPS, RESCUE_LEG, STOP_LEG, is_stop, split_stop
 from airflow_ibkr_plugin.trading.orders import (
     MAYBE_AT_BROKER,
     TERMINAL,
@@ -39,8 +39,10 @@ from airflow_ibkr_plugin.trading.orders import (
     BrokerOrder,
     IntentState,
     OrderTicket,
+    Side,
 )
 from airflow_ibkr_plugin.trading.risk_facts import open_quantity
+from airflow_ibkr_plugin.trading.sizing import usable_price
 from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG
 
 if TYPE_CHECKING:
@@ -50,6 +52,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: An entry that was left working may be filled in part for so long.
+PARTLY_FILLED = timedelta(seconds=60)
+#: A market that is this much beyond a stop that is gone may be one after a split.
+JUMP = Decimal("1.4")
 #: How long an order that closes what cannot be protected may take before it is left to the service.
 RESCUE_SECONDS = 30.0
 
@@ -84,16 +90,26 @@ class _Keeper:
         row = self._job.load()
         if row.state not in (IntentState.WORKING, IntentState.CANCELLING):
             return
-        why = unprotected(self._job, self._find)
+        gone = unprotected(self._job, self._find)
+        why = gone or self._filled_in_part()
         if row.state is IntentState.WORKING and not why:
             return
         order = adopt(self._job, self._find(row))
         if order is None:
             return
         if row.state is IntentState.WORKING:
-            self._alert("entry", f"its stop is gone, so the entry is cancelled: {why}")
+            if gone:
+                self._alert("entry", f"{gone}, so the entry is cancelled")
             self._job.move(IntentState.CANCELLING, why)
         settle(self._job, order)
+
+    def _filled_in_part(self) -> str:
+        """Exits begin to work when the entry has ended: one that was left working must not hold a part for long."""
+        with self._job.database.read() as transaction:
+            fills = Executions(transaction).for_intent(self._job.intent_id)
+        if fills and fills[0].booked_at < datetime.now(UTC) - PARTLY_FILLED:
+            return "it has filled in part, and its exits wait for its end"
+        return ""
 
     def keep(self) -> None:
         """Once the entry has ended."""
@@ -187,12 +203,15 @@ class _Keeper:
 
     def _protect_anew(self) -> None:
         """Send the stop anew; where it is refused, close what is held by a market order."""
+        ticket = self._stop_ticket()
+        if self._looks_split(ticket):
+            return
         for leg in self._later_legs():
             quantity = self._unguarded()
             if quantity <= 0:
                 log.info("%s: what is held is being closed by another order", self._job.load().order_ref)
                 return
-            row = self._send(leg, replace(self._stop_ticket(), quantity=quantity))
+            row = self._send(leg, replace(ticket, quantity=quantity))
             if row.state is IntentState.REJECTED:
                 break
             if row.state in (IntentState.DENIED, IntentState.ABANDONED):
@@ -237,7 +256,30 @@ class _Keeper:
             return min(held, _of_strategy(transaction, entry) * entry.side.sign - closing)
 
     def _stop_ticket(self) -> OrderTicket:
-        return ticket_of(next(row for row in self._job.exits() if row.leg == STOP_LEG))
+        """The stop as it was decided, at prices of today's shares."""
+        stop = next(row for row in self._job.exits() if row.leg == STOP_LEG)
+        with self._job.database.read() as transaction:
+            fills = Executions(transaction).for_intent(self._job.intent_id)
+            ratio = Units(transaction).shares_since(stop, fills[-1].time)
+        return ticket_of(stop) if ratio == 1 else split_stop(ticket_of(stop), self._job.instrument, ratio)
+
+    def _looks_split(self, ticket: OrderTicket) -> bool:
+        """Whether the market is so far beyond the stop that a split may lie in between, which is not booked yet."""
+        try:
+            reference = self._job.session.quote(self._job.instrument).reference
+        except NoMarketData:
+            return False
+        if reference is None or not usable_price(reference) or ticket.stop_price is None:
+            return False
+        beyond = ticket.stop_price / reference if ticket.side is Side.SELL else reference / ticket.stop_price
+        if beyond < JUMP:
+            return False
+        self._alert(
+            "jump",
+            f"its stop is gone, and the market is at {reference:f}, far beyond {ticket.stop_price:f}, as after a split"
+            " that is not booked: no stop is sent before it is",
+        )
+        return True
 
     def _send(self, leg: str, ticket: OrderTicket) -> OrderIntent:
         entry, at = self._job.load(), datetime.now(UTC)
@@ -302,12 +344,15 @@ def cancel_exit(exit_job: Job, order: BrokerOrder, why: str) -> None:
 
 
 def _left(fills: Executions, units: Units, entry: OrderIntent) -> Decimal:
-    """What the entry has filled and its own exits have not."""
-    return _sum(fills, [entry]) - _sum(fills, units.exits(entry.id))
+    """What the entry has filled and its own exits have not, in shares of today."""
+    return _sum(fills, units, [entry]) - _sum(fills, units, units.exits(entry.id))
 
 
-def _sum(fills: Executions, rows: list[OrderIntent]) -> Decimal:
-    return sum((fill.quantity for row in rows for fill in fills.for_intent(row.id)), Decimal(0))
+def _sum(fills: Executions, units: Units, rows: list[OrderIntent]) -> Decimal:
+    return sum(
+        (fill.quantity * units.shares_since(row, fill.time) for row in rows for fill in fills.for_intent(row.id)),
+        Decimal(0),
+    )
 
 
 def _of_strategy(transaction: Session, row: OrderIntent) -> Decimal:

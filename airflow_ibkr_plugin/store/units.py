@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from airflow_ibkr_plugin.store.models.orders import OrderIntent
+from airflow_ibkr_plugin.store.models.reconciliations import PositionAdjustment
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, BracketState, IntentState
 
 
@@ -59,6 +61,23 @@ class Units:
             OrderIntent.con_id == con_id,
         )
         return list(self._session.scalars(query.order_by(OrderIntent.id)))
+
+    def shares_since(self, intent: OrderIntent, since: datetime) -> Decimal:
+        """How many shares one that the intent's strategy held then is by now; 1 where there was no split.
+
+        :param since: by the broker's clock, aware UTC.
+        """
+        query = select(PositionAdjustment.new_shares, PositionAdjustment.old_shares).where(
+            PositionAdjustment.source == intent.source,
+            PositionAdjustment.account == intent.account,
+            PositionAdjustment.strategy == intent.strategy,
+            PositionAdjustment.con_id == intent.con_id,
+            PositionAdjustment.at > since,
+        )
+        ratio = Decimal(1)
+        for new, old in self._session.execute(query):
+            ratio = ratio * new / old
+        return ratio
 
     def closing(
         self, source: str, account: str, strategy: str, con_id: int, *, legs: frozenset[str], now: datetime

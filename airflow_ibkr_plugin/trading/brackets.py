@@ -8,7 +8,7 @@ less is gained, than was configured.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Context, Decimal, localcontext
 from typing import Any
 
@@ -232,6 +232,21 @@ class BracketPlan:
         if self.limit_offset is None:
             return None
         return limit_price(instrument, opposite(side), stop, self.limit_offset)
+
+
+def split_stop(ticket: OrderTicket, instrument: Instrument, ratio: Decimal) -> OrderTicket:
+    """A stop at the prices of new shares, rounded to the tick towards the entry.
+
+    :param ratio: new shares for each old one.
+    """
+
+    def price(old: Decimal | None) -> Decimal | None:
+        return None if old is None else round_to_tick(old / ratio, instrument.min_tick, up=ticket.side is Side.SELL)
+
+    amount = None if ticket.trail_amount is None else trail_step(instrument, ticket.trail_amount / ratio)
+    return replace(
+        ticket, stop_price=price(ticket.stop_price), limit_price=price(ticket.limit_price), trail_amount=amount
+    )
 
 
 def opposite(side: Side) -> Side:

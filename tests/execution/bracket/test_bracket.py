@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -11,9 +11,14 @@ import pytest
 
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.errors import BrokerError, ConfigError
+from airflow_ibkr_plugin.execution import protect
 from airflow_ibkr_plugin.execution.halt import enforce, set_state
 from airflow_ibkr_plugin.execution.place import resume, unfinished
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
+from airflow_ibkr_plugin.store.models import PositionRow
+from airflow_ibkr_plugin.store.models.reconciliations import AdjustmentKind, PositionAdjustment
+from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.reconciliations import Reconciliations
 from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import BracketState, IntentState, OrderTicket, OrderType, Side
@@ -322,3 +327,56 @@ def test_the_lease_of_a_unit_is_one(floor: Any) -> None:
             assert Units(transaction).open_entries(now=datetime.now(UTC)) == []
     with floor.database.read() as transaction:
         assert [row.leg for row in Units(transaction).open_entries(now=datetime.now(UTC))] == ["entry"]
+
+
+def test_an_entry_that_was_left_with_a_part_filled_is_ended_so_that_its_exits_work(
+    floor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor.gateway.control("clock", freeze=True)
+    left: dict[str, Any] = {"quantity": 12_000, "wait_seconds": 0.5, "leave_working": True}
+    outcome = floor.bracket(**left)
+    assert outcome.state is IntentState.WORKING
+    assert 0 < outcome.filled < 12_000
+    monkeypatch.setattr(protect, "PARTLY_FILLED", timedelta(0))
+    outcome = floor.bracket(**left)
+    assert outcome.state is IntentState.CANCELLED
+    held = f"{floor.held():f}"
+    assert floor.working() == {"target": (held, "LMT"), "stop": (held, "STP")}
+
+
+def test_a_stop_that_a_split_has_cancelled_is_sent_at_new_prices_once_the_split_is_booked(floor: Any) -> None:
+    floor.bracket()
+    old = floor.legs()["stop"].stop_price
+    floor.gateway.control("split", symbol="KO", ratio=4)
+    assert floor.working() == {}
+    floor.bracket()
+    assert floor.working() == {}  # at its old price it would sell at once
+    assert ["as after a split" in alert for alert in floor.alerts()] == [True]
+    with floor.session() as session, floor.database.write() as transaction:
+        entry = floor.legs()["entry"]
+        made = Reconciliations(transaction, entry.source, entry.account).last()
+        assert made is not None
+        transaction.add(
+            PositionAdjustment(
+                kind=AdjustmentKind.SPLIT,
+                source=entry.source,
+                account=entry.account,
+                strategy=entry.strategy,
+                con_id=entry.con_id,
+                new_shares=Decimal(4),
+                old_shares=Decimal(1),
+                paid_out=Decimal(0),
+                price=Decimal(0),
+                currency="USD",
+                at=session.now(),
+                made_by="t",
+                reason="",
+                reconciliation_id=made.id,
+            )
+        )
+        place = (entry.source, entry.account, entry.strategy, entry.con_id)
+        Positions(transaction).add_up_again(transaction.get_one(PositionRow, place), at=datetime.now(UTC))
+    assert floor.held() == 40
+    floor.bracket()
+    assert floor.working() == {"stop.2": ("40", "STP")}
+    assert 0 <= floor.legs()["stop.2"].stop_price - old / 4 < Decimal("0.01")
