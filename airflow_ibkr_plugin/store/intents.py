@@ -188,4 +188,4 @@ def count_on_day(session: Session, broker_day: date, *where: ColumnElement[bool]
     on_day = counted.where(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
     undated = counted.where(OrderIntent.broker_day.is_(None), reserving)
     # Each by an index of its own: SQLite reads the whole account for an OR of both.
-    return session.scalars(select(on_day.scalar_subquery() + undated.scalar_subquery())).one()
+    return int(session.scalars(select(on_day.scalar_subquery() + undated.scalar_subquery())).one())
