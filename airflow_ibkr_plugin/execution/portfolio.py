@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from airflow_ibkr_plugin.store.account_peaks import AccountPeaks
 from airflow_ibkr_plugin.store.account_snapshots import AccountSnapshots
 from airflow_ibkr_plugin.store.positions import Positions
 
@@ -27,6 +28,7 @@ def snapshot(session: BrokerSession, database: Database, *, dag_id: str, run_id:
     with database.write(serialize=f"positions:{source}:{account}") as transaction:
         snapshots = AccountSnapshots(transaction)
         newest = snapshots.latest(source, account)
+        AccountPeaks(transaction).record(source, taken, at=asked_at)
         snapshots.add(source, taken, dag_id, run_id, task_id, created_at=asked_at)
         if newest is None or newest.created_at <= asked_at:
             Positions(transaction).replace_account(source, account, taken.positions, asked_at)

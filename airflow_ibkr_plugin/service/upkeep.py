@@ -13,6 +13,8 @@ from airflow_ibkr_plugin.execution.summary import record_order
 from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.store.client_leases import ClientLeases
 from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.limits import Limits
+from airflow_ibkr_plugin.store.sql import current_time
 from airflow_ibkr_plugin.store.unheld import UnheldIntents
 from airflow_ibkr_plugin.tracking.writer import drain
 
@@ -28,11 +30,12 @@ DRAIN_SECONDS = 5.0
 
 
 def upkeep_jobs(database: Database, settings: Settings, term: Term) -> list[Job]:
-    """Tracking, alerts, leases."""
+    """Tracking, alerts, leases, limits."""
     return [
         Job(name="tracking", period=10.0, work=lambda: send_records(database, settings.mlflow_tracking_uri)),
         Job(name="alerts", period=5.0, work=lambda: send_alerts(database, settings.alert_urls)),
         Job(name="leases", period=15.0, work=lambda: expire_leases(database, term)),
+        Job(name="limits", period=60.0, work=lambda: record_limits_that_ended(database, term)),
     ]
 
 
@@ -74,4 +77,13 @@ def expire_leases(database: Database, term: Term) -> bool:
         term.check(session)
         if expired := ClientLeases(session).expire(now):
             log.info("client ids released", count=expired)
+    return True
+
+
+def record_limits_that_ended(database: Database, term: Term) -> bool:
+    """Record the account limits whose time is over. They have not been in force since, recorded or not."""
+    with database.write() as session:
+        term.check(session)
+        for change in Limits(session).record_ends(current_time(session)):
+            log.info("account limit reverted", rule=change.rule, account=change.account, limit=change.new_parameters)
     return True

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.execution.portfolio import snapshot
+from airflow_ibkr_plugin.store.account_peaks import AccountPeaks
 from airflow_ibkr_plugin.store.account_snapshots import AccountSnapshots
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.positions import Positions
@@ -22,8 +23,10 @@ def test_account_and_positions_are_stored_together(session: Any, broker: Any, da
     with database.read() as transaction:
         (stored,) = AccountSnapshots(transaction).for_run("demo", "run-1")
         (held,) = Positions(transaction).list(source=session.source, strategy="")
+        (peak,) = AccountPeaks(transaction).since(session.source, taken.account, broker.now.date())
     assert (stored.net_liquidation, stored.at, stored.simulated) == (taken.net_liquidation, broker.now, True)
     assert held.quantity == 7
+    assert peak.value == taken.net_liquidation
 
 
 def test_a_snapshot_that_fails_half_way_stores_nothing(

@@ -13,9 +13,10 @@ from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.errors import AlertNotDelivered, NotLeader, TrackingUnavailable
 from airflow_ibkr_plugin.execution import place
 from airflow_ibkr_plugin.service.term import stand
-from airflow_ibkr_plugin.service.upkeep import expire_leases, send_alerts, send_records
+from airflow_ibkr_plugin.service.upkeep import expire_leases, record_limits_that_ended, send_alerts, send_records
 from airflow_ibkr_plugin.store.client_leases import ClientLeases
 from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.limits import Limits
 from airflow_ibkr_plugin.store.runs import Runs
 from airflow_ibkr_plugin.store.tracking_outbox import TrackingOutbox
 from airflow_ibkr_plugin.tracking.records import begin_run
@@ -63,6 +64,21 @@ def test_client_ids_of_the_dead_are_forgotten_and_others_kept(database: Database
         leases = ClientLeases(session)
         assert not leases.release("a:4002", 10, "dead")
         assert leases.release("a:4002", 11, "alive")
+
+
+def test_a_limit_whose_time_is_over_is_recorded_once(database: Database, term: Any) -> None:
+    now = datetime.now(UTC)
+    with database.write() as session:
+        Limits(session).change(
+            "", "order_notional", {"max": 1}, by="anna", reason="r", at=now - timedelta(hours=1), until=now
+        )
+    for _ in range(2):
+        assert record_limits_that_ended(database, term)
+    with database.read() as session:
+        assert [change.changed_by for change in Limits(session).history()] == ["anna", "expiry"]
+    term.end()
+    with pytest.raises(NotLeader):
+        record_limits_that_ended(database, term)
 
 
 def test_nothing_expires_in_the_name_of_a_term_that_is_over(database: Database, term: Any) -> None:
