@@ -10,6 +10,8 @@ from typing import Any
 from boundaries import COMMIT, PLACED, RECEIVE, SEND, Trigger
 from faults import FAULTS, NO_FAULT, Fault
 
+from airflow_ibkr_plugin.trading.brackets import ENTRY_LEG, STOP_LEG, TARGET_LEG
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -25,15 +27,15 @@ class Scenario:
         return "bracket" in self.operator
 
 
+_LIMIT = {"sizing": {"quantity": 3}, "order_type": "LMT", "limit_offset": -0.3, "wait_seconds": 0.3}
 # Exits that the market does not reach.
-_BRACKET = {"stop": {"offset": 0.3}, "target": {"offset": 0.4}}
+_BRACKET = {"stop": {"offset": 0.3}, "target": {"offset": 0.9}}
 SCENARIOS = (
     Scenario("market", "SPY", {"sizing": {"quantity": 3}, "wait_seconds": 5.0}),
-    Scenario(
-        "limit", "AAPL", {"sizing": {"quantity": 3}, "order_type": "LMT", "limit_offset": -0.3, "wait_seconds": 0.3}
-    ),
+    Scenario("limit", "AAPL", _LIMIT),
     Scenario("partial", "KO", {"sizing": {"quantity": 12_000}, "wait_seconds": 0.3}),
     Scenario("bracket", "MSFT", {"sizing": {"quantity": 3}, "bracket": _BRACKET, "wait_seconds": 5.0}),
+    Scenario("bracket limit", "AAPL", {**_LIMIT, "bracket": _BRACKET}),
     Scenario("bracket partial", "KO", {"sizing": {"quantity": 12_000}, "bracket": _BRACKET, "wait_seconds": 0.3}),
 )
 
@@ -84,7 +86,7 @@ LIVES = Kill()
 @dataclass(frozen=True)
 class Case:
     """:param kills: of the first tries, one each; later ones live. :param twice: the first try runs twice at once, as
-    when Celery delivers a task again.
+    when Celery delivers a task again. :param leg: of a bracket, the order that the fault is for.
     """
 
     number: int
@@ -93,6 +95,7 @@ class Case:
     kills: tuple[Kill, ...] = ()
     twice: bool = False
     strategy: str = CRASH
+    leg: str = ENTRY_LEG
 
     @property
     def run_id(self) -> str:
@@ -104,11 +107,12 @@ class Case:
         return "redelivered" if self.twice else self.fault.name
 
     def __str__(self) -> str:
-        what = f"{self.scenario.name}, {self.fault.name}{', twice at once' if self.twice else ''}"
+        of = "" if self.leg == ENTRY_LEG else f" of the {self.leg}"
+        what = f"{self.scenario.name}, {self.fault.name}{of}{', twice at once' if self.twice else ''}"
         return f"case {self.number}: {what}, killed {', '.join(map(str, self.kills))}"
 
 
-_Parts = tuple[Scenario, Fault, tuple[Kill, ...], bool]
+_Parts = tuple[Scenario, Fault, tuple[Kill, ...], bool, str]
 
 
 def make_cases(clean: dict[str, Clean], number: int, seed: int) -> list[Case]:
@@ -134,8 +138,8 @@ def make_cases(clean: dict[str, Clean], number: int, seed: int) -> list[Case]:
 
 def _numbered(number: int, scenario: Scenario, *parts: Any) -> Case:
     """A bracket's strategy is its own, and is closed when it was judged."""
-    strategy = f"{CRASH}-{number}" if scenario.bracket else CRASH
-    return Case(number, scenario, *parts, strategy=strategy)
+    *others, leg = parts
+    return Case(number, scenario, *others, strategy=f"{CRASH}-{number}" if scenario.bracket else CRASH, leg=leg)
 
 
 def _each(clean: Clean) -> Iterator[Kill]:
@@ -148,16 +152,22 @@ def _each(clean: Clean) -> Iterator[Kill]:
 def _under_faults(clean: dict[str, Clean], chance: random.Random) -> Iterator[_Parts]:
     for number, fault in enumerate(FAULTS[1:]):
         scenario = SCENARIOS[number % len(SCENARIOS)]
+        leg = _leg(scenario, chance)
         commits = clean[scenario.name].passed[COMMIT]
         for at in range(commits):
-            yield scenario, fault, (Kill(COMMIT, (at + 0.5) / commits, chance.random() < 0.5),), False
+            yield scenario, fault, (Kill(COMMIT, (at + 0.5) / commits, chance.random() < 0.5),), False, leg
         for after in (False, True):
-            yield scenario, fault, (Kill(PLACED, 0.0, after),), False
+            yield scenario, fault, (Kill(PLACED, 0.0, after),), False, leg
 
 
 def _random(number: int, chance: random.Random) -> _Parts:
     kills = tuple(_kill(chance) for _ in range(chance.choice((1, 2))))
-    return chance.choice(SCENARIOS), FAULTS[number % len(FAULTS)], kills, chance.random() < 0.1
+    scenario = chance.choice(SCENARIOS)
+    return scenario, FAULTS[number % len(FAULTS)], kills, chance.random() < 0.1, _leg(scenario, chance)
+
+
+def _leg(scenario: Scenario, chance: random.Random) -> str:
+    return chance.choice((ENTRY_LEG, STOP_LEG, TARGET_LEG)) if scenario.bracket else ENTRY_LEG
 
 
 def _kill(chance: random.Random) -> Kill:

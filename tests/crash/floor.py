@@ -6,7 +6,7 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -77,9 +77,10 @@ class Floor:
         self.gateway.control(cmd="clock", set=self.day.isoformat())
 
     def begin_day(self) -> None:
-        """A new day, whose first orders end well."""
+        """A new day, whose first order ends well; on the first one, one of each scenario."""
         self.next_day()
-        self.passed = {scenario.name: self._clean(scenario) for scenario in SCENARIOS}
+        for scenario in SCENARIOS[: 1 if self.passed else None]:
+            self.passed[scenario.name] = self._clean(scenario)
 
     def clean_of(self, scenario: Scenario) -> Clean:
         """What it passes; where it was not measured, what a limit order does."""
@@ -91,11 +92,13 @@ class Floor:
         return self._instruments[symbol]
 
     def order_ref(self, case: Case) -> str:
+        return self._key(case).order_ref
+
+    def _key(self, case: Case) -> IntentKey:
         con_id = self.instrument(case.scenario.symbol).con_id
-        key = IntentKey(
+        return IntentKey(
             installation=self.installation, dag_id=case.strategy, run_id=case.run_id, task_id=TASK_ID, con_id=con_id
         )
-        return key.order_ref
 
     def told_by_broker(self) -> dict[str, Any]:
         """The day's executions and the positions, asked for by a session."""
@@ -187,7 +190,7 @@ class Floor:
         self.gateway.control(**command)
 
     def _arm(self, case: Case) -> None:
-        of_order = {"order_ref": self.order_ref(case)} if case.fault.of_order else {}
+        of_order = {"order_ref": replace(self._key(case), leg=case.leg).order_ref} if case.fault.of_order else {}
         for command in case.fault.armed:
             self.gateway.control(**command, **of_order)
 
