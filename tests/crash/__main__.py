@@ -65,9 +65,9 @@ def run(given: argparse.Namespace, urls: list[str]) -> int:
                 if result.text:
                     print(result.text, flush=True)
             wrong += differences
-            done, seconds = table.total["cases"], time.monotonic() - started
-            print(f"{done} of {every} cases, {seconds:.0f} s", file=sys.stderr, flush=True)
-    print(table, *(wrong or ["The books are the broker's."]), sep="\n")
+            seconds = time.monotonic() - started
+            print(f"{seconds:5.0f} s, of {every} {table.summary()}", file=sys.stderr, flush=True)
+    print(table, *(wrong or ["The books are the broker's."]), table.summary(), sep="\n")
     print(f"{given.database}, seed {given.seed}, {(time.monotonic() - started) / 60:.1f} minutes")
     return 1 if wrong or any(table.total[name] for name in FAILURES) else 0
 

@@ -19,14 +19,17 @@ from airflow_ibkr_plugin.broker import library
 
 PLACE_ORDER = "3"  # its number on the wire; source: TWS API, outgoing message ids
 
-COMMIT, SEND, RECEIVE, PLACED = "commit", "send", "receive", "placed"
+# Those that come, about orders: their status, errors, the orders themselves, ids, executions, commissions, their ends.
+ABOUT_ORDERS = frozenset({3, 4, 5, 9, 11, 53, 55, 59, 101, 102})
+
+COMMIT, SEND, RECEIVE, OTHER, PLACED = "commit", "send", "receive", "other message", "placed"
 
 
 @dataclass(frozen=True)
 class Trigger:
     """At the n-th passage of a boundary, before or after it, the process dies, or something happens at the gateway.
 
-    :param boundary: `placed` counts placeOrder messages alone.
+    :param boundary: `receive` counts messages about orders, `other message` the rest; `placed` placeOrder alone.
     :param command: a control command of the simulator; None: SIGKILL.
     """
 
@@ -64,7 +67,7 @@ class Boundaries:
         module = library.load()
         connection, decoder = module.client.Connection, module.decoder.Decoder
         connection.sendMsg = self._wrap(connection.sendMsg, _sent)
-        decoder.interpret = self._wrap(decoder.interpret, lambda *_: [RECEIVE])
+        decoder.interpret = self._wrap(decoder.interpret, _received)
 
     def _wrap(self, function: Callable[..., Any], boundaries: Callable[..., list[str]]) -> Callable[..., Any]:
         def wrapped(*arguments: Any) -> Any:
@@ -90,3 +93,7 @@ class Boundaries:
 
 def _sent(_connection: Any, message: bytes) -> list[str]:
     return [SEND, PLACED] if message[4:].split(b"\0", 1)[0].decode() == PLACE_ORDER else [SEND]
+
+
+def _received(_decoder: Any, fields: list[str]) -> list[str]:
+    return [RECEIVE if int(fields[0]) in ABOUT_ORDERS else OTHER]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from boundaries import COMMIT, PLACED, RECEIVE, SEND, Trigger
+from boundaries import COMMIT, OTHER, PLACED, RECEIVE, SEND, Trigger
 from faults import FAULTS, NO_FAULT, Fault
 
 from airflow_ibkr_plugin.trading.brackets import ENTRY_LEG, STOP_LEG, TARGET_LEG
@@ -118,13 +118,12 @@ _Parts = tuple[Scenario, Fault, tuple[Kill, ...], bool, str]
 def make_cases(clean: dict[str, Clean], number: int, seed: int) -> list[Case]:
     """Random kills under random faults; every commit under every fault; every boundary of every scenario.
 
-    Of the last two as many as there is room for. Half of the cases are random where there is not room for all; the
-    first random ones are the same for every number of cases.
+    Messages that are not about orders, prices and account values above all, are left to chance. Of the last two of the
+    three as many as there is room for. Half of the cases are random where there is not room for all; the first random
+    ones are the same for every number of cases.
     """
     chance = random.Random(seed)
-    everywhere = [
-        (scenario, NO_FAULT, (kill,), False) for scenario in SCENARIOS for kill in _each(clean[scenario.name])
-    ]
+    everywhere = [(each, NO_FAULT, (kill,), False, ENTRY_LEG) for each in SCENARIOS for kill in _each(clean[each.name])]
     under_faults = list(_under_faults(clean, random.Random(seed)))
     count = max(number - len(everywhere) - len(under_faults), number // 2)
     cases = [_random(n, chance) for n in range(count)]
@@ -173,5 +172,5 @@ def _leg(scenario: Scenario, chance: random.Random) -> str:
 def _kill(chance: random.Random) -> Kill:
     if chance.random() < 0.5:
         return Kill(INSTANT, 1.3 * chance.random())
-    boundary = chance.choice((COMMIT, SEND, RECEIVE, PLACED))
+    boundary = chance.choice((COMMIT, SEND, RECEIVE, OTHER, PLACED))
     return Kill(boundary, chance.random(), after=chance.random() < 0.5)

@@ -108,7 +108,7 @@ def _case(number: int, chance: random.Random) -> ServiceCase:
 def _service_kill(chance: random.Random) -> Trigger | float:
     if chance.random() < 0.4:
         return 3.0 * chance.random()
-    boundary, most = chance.choice(((COMMIT, 25), (SEND, 20), (RECEIVE, 150)))
+    boundary, most = chance.choice(((COMMIT, 25), (SEND, 20), (RECEIVE, 40)))
     return Trigger(boundary, chance.randint(1, most), after=chance.random() < 0.5)
 
 

@@ -61,6 +61,12 @@ class Table:
     def total(self) -> Counter[str]:
         return sum(self.rows.values(), Counter())
 
+    def summary(self) -> str:
+        """One line: cases, and what became of them."""
+        total = self.total
+        found = (DUPLICATE, LOST, AMBIGUOUS, UNFINISHED, BARE)
+        return f"{total['cases']} cases: " + ", ".join(f"{total[name]} {name}" for name in found)
+
     def __str__(self) -> str:
         lines = [("fault", *self.columns)]
         lines += [(name, *(str(row[c]) for c in self.columns)) for name, row in sorted(self.rows.items())]
