@@ -82,20 +82,17 @@ class Reconciliations:
 
     def last(self) -> ReconciliationRow | None:
         """The last one, also one that could not be made."""
-        return self._session.scalar(select(ReconciliationRow).where(*self._where).order_by(*_NEWEST).limit(1))
+        return self._newest(*Result)
 
     def last_made(self, result: Result | None = None) -> ReconciliationRow | None:
         """The last one that was made, whatever it found, or with this very result."""
-        results = _MADE if result is None else (result,)
-        rows = [
-            self._session.scalar(
-                select(ReconciliationRow)
-                .where(*self._where, ReconciliationRow.result == wanted)
-                .order_by(*_NEWEST)
-                .limit(1)
-            )
-            for wanted in results
-        ]
+        return self._newest(*(_MADE if result is None else (result,)))
+
+    def _newest(self, *results: Result) -> ReconciliationRow | None:
+        query = select(ReconciliationRow).where(*self._where)
+        query = query.order_by(ReconciliationRow.at.desc(), ReconciliationRow.id.desc()).limit(1)
+        # One look into the index for each, however many there are: every order asks.
+        rows = [self._session.scalar(query.where(ReconciliationRow.result == result)) for result in results]
         return max((row for row in rows if row is not None), key=lambda row: (row.at, row.id), default=None)
 
     def differences(self, reconciliation_id: int, con_id: int | None = None) -> Sequence[ReconciliationDifference]:
@@ -145,9 +142,6 @@ class Reconciliations:
             OrderIntent.sent_at.is_not(None),
         )
         return bool(self._session.scalar(select(sent)))
-
-
-_NEWEST = (ReconciliationRow.at.desc(), ReconciliationRow.id.desc())
 
 
 def places(session: Session, conn_id: str = "") -> list[tuple[str, str]]:
