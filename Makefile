@@ -52,7 +52,7 @@ test-clients: install $(CLIENTS:%=.venv-clients/%/.installed) ## the simulator's
 	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --requirement $<
 	@touch $@
 
-crash-test: install ## kill order tasks everywhere and compare the books; CRASH_CASES, CRASH_SEED
+crash-test: install ## kill order tasks and services everywhere and compare the books; CRASH_CASES, CRASH_SEED
 	$(BIN)/python tests/crash
 
 lint: install ## ruff, strict types, the floors
