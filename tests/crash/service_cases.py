@@ -36,7 +36,7 @@ from airflow_ibkr_plugin.trading.trading_state import TradingState
 
 STRATEGY = "crash_service"
 FILLS, HALT = "fills", "halt"
-_ENOUGH_SECONDS = 90.0
+_ENOUGH_SECONDS = 240.0
 _LEFT = {"on_timeout": "leave", "tif": "GTC", "wait_seconds": 0.3, "allow_short": True}
 # More than the market takes while the clock stands still, and than it takes within a second.
 _SCENARIOS = (
