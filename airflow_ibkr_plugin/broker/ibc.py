@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import socket
+import time
+from collections.abc import Iterator
 
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavailable
 
@@ -19,15 +21,16 @@ _ANSWER = re.compile(r"^(?!INFO\b).*?\b(OK|ERROR)\b\s*(.*)$")
 def send_command(host: str, port: int, command: str, *, timeout: float) -> str:
     """Send one command and return what the server said behind its `OK`.
 
-    :param timeout: seconds for connecting and for each read.
+    :param timeout: seconds for all of it, whatever the server says meanwhile.
     :raises GatewayUnavailable: nobody listens, or it hung up without an answer.
     :raises BrokerTimeout: no answer. :raises BrokerError: it answered `ERROR`.
     """
+    deadline = time.monotonic() + timeout
     try:
         with socket.create_connection((host, port), timeout=timeout) as connection:
             connection.sendall(f"{command}\r\n".encode("ascii"))
-            with connection.makefile("r", encoding="utf-8", errors="replace") as lines:
-                answer = next((found for line in lines if (found := _ANSWER.match(line.strip()))), None)
+            lines = _lines(connection, deadline)
+            answer = next((found for line in lines if (found := _ANSWER.match(line.strip()))), None)
     except TimeoutError as error:
         raise BrokerTimeout(
             f"IBC's command server at {host}:{port} did not answer {command} within {timeout:g} s.",
@@ -49,3 +52,17 @@ def send_command(host: str, port: int, command: str, *, timeout: float) -> str:
             remedy="Log in to the gateway by hand.",
         )
     return answer[2]
+
+
+def _lines(connection: socket.socket, deadline: float) -> Iterator[str]:
+    """What the server says until it hangs up. :raises TimeoutError: it has not by `deadline`, of time.monotonic."""
+    rest = b""
+    while (left := deadline - time.monotonic()) > 0:
+        connection.settimeout(left)
+        said = connection.recv(4096)
+        if not said:
+            yield rest.decode("utf-8", "replace")
+            return
+        *lines, rest = (rest + said).split(b"\n")
+        yield from (line.decode("utf-8", "replace") for line in lines)
+    raise TimeoutError

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,12 +32,21 @@ class PrivateLoop:
 
         An exception that interrupts the waiting (a task's time-out, Ctrl-C) cancels the coroutine.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        done: Future[T] = Future()  # there before anything is begun: the interrupt may come at any moment
         try:
-            return future.result()
+            self._loop.call_soon_threadsafe(self._begin, coroutine, done)
+            return done.result()
         except BaseException:
-            future.cancel()
+            done.cancel()
             raise
+
+    def _begin(self, coroutine: Coroutine[Any, Any, T], done: Future[T]) -> None:
+        if done.cancelled():
+            coroutine.close()
+            return
+        task = self._loop.create_task(coroutine)
+        task.add_done_callback(partial(_tell, done))
+        done.add_done_callback(lambda _: self._loop.call_soon_threadsafe(task.cancel) if done.cancelled() else None)
 
     def close(self) -> None:
         """Cancel what still runs, stop the loop and end the thread. A second call does nothing."""
@@ -45,6 +56,16 @@ class PrivateLoop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _tell(done: Future[T], task: asyncio.Task[T]) -> None:
+    if task.cancelled():
+        done.cancel()
+    elif done.set_running_or_notify_cancel():
+        if (error := task.exception()) is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(task.result())
 
 
 async def _cancel_others() -> None:

@@ -1,17 +1,19 @@
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from airflow_ibkr_plugin.broker.ibc import RESTART, send_command
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavailable
 
+CHATTER = "INFO still about it\r\n"
+
 
 @contextmanager
 def command_server(*says: str | None) -> Iterator[tuple[int, list[str]]]:
-    """A TCP server that reads one line and says something; None: it stays silent."""
+    """A TCP server that reads one line and says something; None: it stays silent; `CHATTER`: for 5 s."""
     heard: list[str] = []
     done = threading.Event()
 
@@ -21,6 +23,11 @@ def command_server(*says: str | None) -> Iterator[tuple[int, list[str]]]:
             for text in says:
                 if text is None:
                     done.wait()
+                elif text is CHATTER:
+                    with suppress(ConnectionError):
+                        for _ in range(500):
+                            self.wfile.write(text.encode())
+                            done.wait(0.01)
                 else:
                     self.wfile.write(text.encode())
 
@@ -54,6 +61,11 @@ def test_silence_and_a_hang_up_are_told_apart() -> None:
         send_command("127.0.0.1", port, RESTART, timeout=0.2)
     with command_server() as (port, _), pytest.raises(GatewayUnavailable, match="hung up"):
         send_command("127.0.0.1", port, RESTART, timeout=5)
+
+
+def test_one_that_talks_on_without_an_answer_is_not_listened_to_for_longer() -> None:
+    with command_server(CHATTER) as (port, _), pytest.raises(BrokerTimeout, match=r"within 0\.5 s"):
+        send_command("127.0.0.1", port, RESTART, timeout=0.5)
 
 
 def test_nobody_listens() -> None:

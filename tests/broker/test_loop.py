@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import CancelledError
+from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
@@ -43,6 +45,52 @@ def test_a_task_time_out_cancels_what_was_waited_for() -> None:
     with pytest.raises(AirflowTaskTimeout):
         wait()
     assert cancelled.wait(60)
+    loop.close()
+
+
+@pytest.mark.parametrize("first", ["begun", "interrupted"])
+def test_an_interrupt_just_behind_the_scheduling_cancels_it_too(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, begun, cancelled = PrivateLoop("test"), threading.Event(), threading.Event()
+    schedule, free = loop._loop.call_soon_threadsafe, threading.Event()
+
+    def interrupted(*given: Any, **options: Any) -> None:
+        monkeypatch.undo()
+        if first == "interrupted":
+            schedule(free.wait, 60)
+        schedule(*given, **options)
+        assert first == "interrupted" or begun.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(endless(begun, cancelled))
+    free.set()
+    assert loop.run(others()) == 0
+    assert begun.is_set() == cancelled.is_set() == (first == "begun")
+    loop.close()
+
+
+async def others() -> int:
+    """How many tasks are left on the loop once each has had its turn."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return len(asyncio.all_tasks()) - 1
+
+
+def test_what_it_returns_raises_and_cancels_is_told() -> None:
+    loop = PrivateLoop("test")
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    async def gives_up() -> None:
+        raise asyncio.CancelledError
+
+    assert loop.run(others()) == 0
+    with pytest.raises(ZeroDivisionError):
+        loop.run(fails())
+    with pytest.raises(CancelledError):
+        loop.run(gives_up())
     loop.close()
 
 
