@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import broker_seam, import_cost, pipeline, reconcile, risk, simulator
+from benchmarks import broker_seam, exactly_once, import_cost, pipeline, reconcile, risk, simulator
 
 ALL = {
     "broker": broker_seam.main,
     "simulator": simulator.main,
     "risk": risk.main,
+    "order": exactly_once.main,
     "reconcile": reconcile.main,
     "imports": import_cost.main,
     "pipeline": pipeline.main,
