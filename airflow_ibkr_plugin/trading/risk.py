@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,6 +16,11 @@ from airflow_ibkr_plugin.trading.orders import OrderTicket
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Quote
 from airflow_ibkr_plugin.trading.risk_facts import Fill, Margin, OpenOrder, OrderHistory, Peak
 from airflow_ibkr_plugin.trading.signals import Signal
+
+log = logging.getLogger(__name__)
+
+#: A rule that runs longer is logged: other orders of the account wait meanwhile.
+SLOW_SECONDS = 0.1
 
 
 class Outcome(StrEnum):
@@ -196,8 +203,11 @@ def evaluate(rules: Iterable[tuple[RiskRule, Mapping[str, Any]]], context: RiskC
 
 
 def _checked(rule: RiskRule, context: RiskContext, parameters: Mapping[str, Any]) -> Verdict:
+    begun = time.perf_counter()
     try:
         verdict: object = rule.check(context, parameters)
+        if (seconds := time.perf_counter() - begun) > SLOW_SECONDS:
+            log.warning("risk rule %s took %.2f s, and the account waited for it", rule.name, seconds)
         if not (isinstance(verdict, Verdict) and isinstance(verdict.outcome, Outcome)):
             return deny(f"rule {rule.name} answered {verdict!r}, not a Verdict")
         if verdict.outcome is Outcome.CLAMP and not _is_smaller(verdict.quantity, context.ticket.quantity):

@@ -109,3 +109,13 @@ def test_a_reference_that_is_no_number_stays_one_beside_a_limit() -> None:
 
 def test_no_rules_pass_the_ticket_as_it_is() -> None:
     assert evaluate([], CONTEXT).ticket == CONTEXT.ticket
+
+
+def test_a_rule_that_holds_up_the_account_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    quick = RiskRule(name="quick", check=lambda context, parameters: allow())
+    for seconds, logged in ((float("inf"), 0), (-1.0, 1)):
+        monkeypatch.setattr("airflow_ibkr_plugin.trading.risk.SLOW_SECONDS", seconds)
+        assert evaluate([(quick, {})], CONTEXT).ticket is not None
+        assert caplog.text.count("risk rule quick took") == logged
