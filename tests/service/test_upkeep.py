@@ -11,7 +11,7 @@ from pytest_httpserver import HTTPServer
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.errors import AlertNotDelivered, NotLeader, TrackingUnavailable
-from airflow_ibkr_plugin.execution import place
+from airflow_ibkr_plugin.execution import send as sending
 from airflow_ibkr_plugin.service.term import stand
 from airflow_ibkr_plugin.service.upkeep import expire_leases, record_limits_that_ended, send_alerts, send_records
 from airflow_ibkr_plugin.store.client_leases import ClientLeases
@@ -31,7 +31,7 @@ def test_a_reservation_that_a_crash_left_is_released_and_recorded(
     floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(place, "send", killed)
+        patched.setattr(sending, "send", killed)
         order_ref = floor.leave_order(monkeypatch)
     assert floor.intent(order_ref).state is IntentState.RESERVED
     assert expire_leases(floor.database, term)
@@ -43,7 +43,7 @@ def test_a_reservation_that_a_crash_left_is_released_and_recorded(
 def test_a_leader_that_was_succeeded_unawares_releases_nothing(
     floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "send", killed)
+    monkeypatch.setattr(sending, "send", killed)
     order_ref = floor.leave_order(monkeypatch)
     assert term.release()
     assert stand(floor.database, "another") is not None
