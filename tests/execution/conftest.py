@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from airflow_ibkr_plugin import settings
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout
@@ -45,6 +46,12 @@ SPY = Instrument(
 
 
 SPEC = GatewaySpec(conn_id="ibkr_default", host="127.0.0.1", port=4002, client_ids=range(10, 20), account=ACCOUNT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def airflow_is_imported() -> None:
+    """The order path reads settings; Airflow cannot be imported first while a test holds the clock still."""
+    settings.load()
 
 
 @pytest.fixture
