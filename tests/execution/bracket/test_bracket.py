@@ -27,6 +27,7 @@ from airflow_ibkr_plugin.trading.trading_state import TradingState
 ACCOUNT = "DU1234567"
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_a_filled_entry_has_its_stop_and_target_working_at_the_broker(floor: Any) -> None:
     outcome = floor.bracket()
     assert (outcome.state, outcome.filled) == (IntentState.FILLED, 10)
@@ -157,6 +158,7 @@ def test_a_connection_lost_at_any_leg_ends_with_one_order_a_leg(floor: Any, faul
         assert len(floor.orders(row.order_ref)) == 1
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_a_stop_that_is_gone_while_its_position_is_held_is_sent_anew(floor: Any) -> None:
     floor.bracket()
     with floor.session(client_ids=range(10, 11)) as owner:  # somebody cancels it by hand; its group goes with it
