@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_ibkr_plugin.store.intents import RESERVING, count_on_day
-from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
+from airflow_ibkr_plugin.store.intents import count_on_day
+from airflow_ibkr_plugin.store.models.orders import RESERVING, ExecutionRow, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.instruments import Instrument

@@ -10,14 +10,12 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
-from airflow_ibkr_plugin.store.models.orders import IntentTransition, OrderIntent
+from airflow_ibkr_plugin.store.models.orders import RESERVING, IntentTransition, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
 from airflow_ibkr_plugin.store.sql import changed, insert_if_absent
-from airflow_ibkr_plugin.store.units import unheld
-from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentKey, IntentState, check_transition
+from airflow_ibkr_plugin.store.units import in_states, unheld
+from airflow_ibkr_plugin.trading.orders import IntentKey, IntentState, check_transition
 
-# Exposure counts from the reservation until the broker has confirmed an end.
-RESERVING = frozenset({IntentState.RESERVED}) | MAYBE_AT_BROKER
 _KEPT = frozenset({"id", "order_ref", "state", "reason", "updated_at"})
 _CHANGEABLE = frozenset(OrderIntent.__table__.columns.keys()) - _KEPT
 
@@ -86,7 +84,7 @@ class Intents:
 
     def unknown(self, *, sent_before: datetime) -> list[OrderIntent]:
         """Those first sent before then of which nobody knows whether they arrived, oldest first."""
-        unknown = OrderIntent.state.in_({IntentState.SENDING, IntentState.AMBIGUOUS})
+        unknown = in_states({IntentState.SENDING, IntentState.AMBIGUOUS})
         query = select(OrderIntent).where(unknown, OrderIntent.sent_at <= sent_before)
         return list(self._session.scalars(query.order_by(OrderIntent.id)))
 

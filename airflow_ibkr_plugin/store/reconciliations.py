@@ -21,6 +21,7 @@ from airflow_ibkr_plugin.store.models.reconciliations import (
 from airflow_ibkr_plugin.store.positions import ACCOUNT
 from airflow_ibkr_plugin.store.sources import gateway_kind, same_kind
 from airflow_ibkr_plugin.store.sql import upsert
+from airflow_ibkr_plugin.store.units import in_states
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER
 from airflow_ibkr_plugin.trading.reconcile import Difference, Result
 
@@ -150,7 +151,7 @@ def places(session: Session, conn_id: str = "") -> list[tuple[str, str]]:
     :param conn_id: only by this connection.
     """
     held = select(PositionRow.source, PositionRow.account).where(PositionRow.strategy != ACCOUNT).distinct()
-    alive = select(OrderIntent.source, OrderIntent.account).where(OrderIntent.state.in_(MAYBE_AT_BROKER)).distinct()
+    alive = select(OrderIntent.source, OrderIntent.account).where(in_states(MAYBE_AT_BROKER)).distinct()
     found = {(source, account) for query in (held, alive) for source, account in session.execute(query)}
     return sorted(place for place in found if conn_id in ("", place[0].partition(":")[2]))
 

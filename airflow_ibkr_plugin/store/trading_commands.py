@@ -10,8 +10,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.executions import Executions
-from airflow_ibkr_plugin.store.intents import RESERVING
-from airflow_ibkr_plugin.store.models.orders import OrderIntent
+from airflow_ibkr_plugin.store.models.orders import RESERVING, OrderIntent
 from airflow_ibkr_plugin.store.models.trading_state import TradingCommand
 from airflow_ibkr_plugin.store.sql import insert_if_absent
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER

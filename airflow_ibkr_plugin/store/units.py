@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from airflow_ibkr_plugin.store.models.orders import OrderIntent
+from airflow_ibkr_plugin.store.models.orders import RESERVING, OrderIntent
 from airflow_ibkr_plugin.store.models.reconciliations import PositionAdjustment
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, BracketState, IntentState
 
@@ -24,6 +25,16 @@ def unheld(now: datetime) -> ColumnElement[bool]:
         )
         .exists()
     )
+
+
+def in_states(states: Collection[IntentState]) -> ColumnElement[bool]:
+    """Whether an intent is in one of these states, by the index of those that are not over.
+
+    :param states: out of `RESERVING`.
+    """
+    # In the very words of the index, without which SQLite does not see that it serves.
+    indexed = OrderIntent.state.in_(bindparam(None, sorted(RESERVING), expanding=True, literal_execute=True))
+    return and_(indexed, OrderIntent.state.in_(states))
 
 
 class Units:

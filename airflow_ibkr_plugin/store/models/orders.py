@@ -6,13 +6,26 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Date, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import Date, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_ibkr_plugin.store.models.base import Base, OfTask
 from airflow_ibkr_plugin.store.types import FreeText, enum_text
-from airflow_ibkr_plugin.trading.orders import BracketState, IntentState, OrderType, Side, TimeInForce
+from airflow_ibkr_plugin.trading.orders import (
+    MAYBE_AT_BROKER,
+    BracketState,
+    IntentState,
+    OrderType,
+    Side,
+    TimeInForce,
+)
 from airflow_ibkr_plugin.trading.risk import Outcome
+
+#: Reserved, or perhaps at the broker: exposure counts from the reservation until the broker has confirmed an end.
+RESERVING = frozenset({IntentState.RESERVED}) | MAYBE_AT_BROKER
+# An index of these alone: of a million intents they are a handful, and one that has ended costs nothing there.
+_RESERVING = text("state IN ({})".format(", ".join(f"'{state}'" for state in sorted(RESERVING))))
+_UNPAID = text("commission IS NULL")
 
 
 class OrderIntent(OfTask, Base):
@@ -32,6 +45,7 @@ class OrderIntent(OfTask, Base):
         Index(None, "account", "sent_at"),
         Index(None, "strategy", "broker_day"),
         Index(None, "account", "broker_day"),
+        Index(None, "state", sqlite_where=_RESERVING, postgresql_where=_RESERVING),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -145,6 +159,7 @@ class ExecutionRow(Base):
         Index(None, "source", "account", "strategy", "con_id"),
         Index(None, "account", "strategy", "time"),
         Index(None, "account", "booking"),
+        Index(None, "booked_at", sqlite_where=_UNPAID, postgresql_where=_UNPAID),
     )
 
     source: Mapped[str] = mapped_column(primary_key=True)
