@@ -27,7 +27,7 @@ from boundaries import COMMIT, PLACED, SEND
 from cases import INSTANT, SCENARIOS, Clean, Kill, Scenario
 from faults import FAULTS, NO_FAULT, Fault
 from floor import Floor, upstream
-from verdict import UNFINISHED, Result, judge
+from verdict import UNFINISHED, Result, judge, judge_exits
 
 from airflow_ibkr_plugin.trading.orders import IntentKey
 
@@ -40,6 +40,8 @@ _ENDED = ("success", "failed", "upstream_failed", "skipped", "removed")
 _FAULTS = tuple(fault for fault in FAULTS if fault is NO_FAULT or (fault.armed and fault.of_order))
 # Long enough to be alive still when the scheduler has missed its supervisor and runs the next try.
 _WAITS = Scenario("waits", "AAPL", {**SCENARIOS[1].operator, "wait_seconds": 20.0})
+# A contract has at most 20 orders on a side, and those of a bracket stay until all cases have ended.
+_SCENARIOS = tuple(scenario for scenario in SCENARIOS for _ in range(1 if scenario.bracket else 2))
 
 _DAG_FILE = """\
 import sys
@@ -67,6 +69,11 @@ class AirflowCase:
         return f"order_{self.number:03}"
 
     @property
+    def strategy(self) -> str:
+        """A bracket's is its own, and is closed when it was judged."""
+        return self.task_id if self.scenario.bracket else DAG_ID
+
+    @property
     def row(self) -> str:
         """The table's row that it counts in."""
         return f"Airflow, {self.whom} killed"
@@ -85,7 +92,7 @@ def make_airflow_cases(number: int, seed: int) -> list[AirflowCase]:
     for n in range(number):
         whom = (TASK, SUPERVISOR, TASK, BOTH)[n % 4]
         fault = NO_FAULT if whom == SUPERVISOR else _FAULTS[n % len(_FAULTS)]
-        scenario = _WAITS if whom == SUPERVISOR else chance.choice(SCENARIOS)
+        scenario = _WAITS if whom == SUPERVISOR else chance.choice(_SCENARIOS)
         count = chance.choice((1, 2)) if whom == TASK else 1
         kills = tuple(_kill(chance, instant=whom == TASK) for _ in range(count))
         cases.append(AirflowCase(n + 1, scenario, fault, whom, kills))
@@ -117,6 +124,9 @@ def run_in_airflow(floor: Floor, cases: list[AirflowCase]) -> Iterator[Result]:
     for case in cases:
         killed = len(list((home / "notes").glob(f"{case.task_id}.*.{case.whom}")))
         found, facts = judge(floor.database, floor.gateway, _order_ref(floor, case))
+        if not found and case.scenario.bracket:
+            found, facts = judge_exits(floor.database, floor.gateway, _order_ref(floor, case))
+            floor.close(case.strategy)
         if not found and states[case.task_id] != "success":
             found = UNFINISHED
         text = f"{found}: {case}\n  Airflow says {states[case.task_id]}; {facts}" if found else ""
@@ -131,12 +141,12 @@ def _order_ref(floor: Floor, case: AirflowCase) -> str:
 
 
 def _plan(floor: Floor, cases: list[AirflowCase]) -> dict[str, Any]:
-    scenarios = {case.scenario.name: case.scenario for case in cases}
-    signals = {name: upstream(each, floor.instrument(each.symbol)) for name, each in scenarios.items()}
+    signals = {case.scenario.symbol: upstream(case.scenario, floor.instrument(case.scenario.symbol)) for case in cases}
     given = [
         {
             "task_id": case.task_id,
-            "scenario": case.scenario.name,
+            "symbol": case.scenario.symbol,
+            "strategy": case.strategy,
             "operator": case.scenario.operator,
             "kills": [_given(kill, case.whom, floor.clean_of(case.scenario)) for kill in case.kills],
         }

@@ -55,14 +55,14 @@ def make_dag(plan: Path) -> DAG:
         default_args={"retries": RETRIES, "retry_delay": timedelta(seconds=1), "retry_policy": FamilyRetryPolicy()},
     ) as dag:
         signals = {
-            name: GivenSignal(task_id=f"signal_{name}", given=given) for name, given in sorted(read["signals"].items())
+            symbol: GivenSignal(task_id=f"signal_{symbol}", given=given) for symbol, given in read["signals"].items()
         }
         for case in read["cases"]:
-            signal_task = signals[case["scenario"]]
+            signal_task = signals[case["symbol"]]
             signal_task >> OrderOperator(
                 task_id=case["task_id"],
-                strategy=DAG_ID,
-                symbol=signal_task.given["signal"]["symbol"],
+                strategy=case["strategy"],
+                symbol=case["symbol"],
                 signal_task=signal_task.task_id,
                 pre_execute=partial(arm, kills=case["kills"], notes=str(plan.parent / "notes")),
                 **case["operator"],

@@ -131,9 +131,9 @@ class Floor:
         self.gateway.control(cmd="disarm")
         return killed, told
 
-    def close(self, case: Case) -> str:
-        """Cancel what works of its strategy and close what that holds, as a person does; '0' if that is done."""
-        return str(self.do(partial(close_all, case.strategy)))
+    def close(self, strategy: str) -> str:
+        """Cancel what works of a strategy and close what it holds, as a person does; '0' if that is done."""
+        return str(self.do(partial(close_all, strategy)))
 
     def let_leases_run_out(self, of: str = "%") -> None:
         """What two minutes of waiting would do for the leases of dead processes.
@@ -158,7 +158,7 @@ class Floor:
         assert "done" in told, told
         clean = Clean(told["passed"], time.monotonic() - started)
         if scenario.bracket:
-            self.close(case)
+            self.close(case.strategy)
         return clean
 
     def attempt(self, case: Case, number: int, kill: Kill, triggers: tuple[Trigger, ...] = ()) -> Child:

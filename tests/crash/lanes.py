@@ -102,7 +102,7 @@ def orders(floor: Floor, cases: list[Case]) -> Iterator[Result]:
             found = None
         elif not found and case.scenario.bracket:
             found, facts = judge_exits(floor.database, floor.gateway, order_ref)
-            said = floor.close(case)
+            said = floor.close(case.strategy)
             if not found and said != "0":
                 found, facts = UNFINISHED, f"it could not be closed: {said}"
         text = f"{found}: {case}\n  {facts}\n  last try: {told.get('error', told)}" if found else ""
