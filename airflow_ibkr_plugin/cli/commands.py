@@ -85,7 +85,7 @@ def service(args: argparse.Namespace) -> None:
     try:
         sys.exit(main(gateway_of))
     except IBKRPluginError as error:
-        print(f"Cannot start: {error}", file=sys.stderr)
+        print(f"The service cannot run: {error}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -73,7 +73,7 @@ class Follower:
         self._source = source
         self._gateway_of = gateway_of
         self._owner = f"service/{term.owner}/{source}"
-        # By orderRef: what was booked last, and when what is asked about more rarely was asked about.
+        # By orderRef, while it is to be followed: what was booked last; when what rests was asked about.
         self._booked: dict[str, object] = {}
         self._rests: dict[str, float] = {}
         self._lost = False
@@ -104,6 +104,9 @@ class Follower:
         now = datetime.now(UTC)
         with self._database.read() as transaction:
             rows = UnheldIntents(transaction, now).to_follow(since=now - _COMMISSION_LIMIT, source=self._source)
+        refs = {row.order_ref for row in rows}
+        self._booked = {ref: told for ref, told in self._booked.items() if ref in refs}
+        self._rests = {ref: since for ref, since in self._rests.items() if ref in refs}
         rested = time.monotonic() - REST_SECONDS
         return [row for row in rows if self._rests.get(row.order_ref, rested) <= rested]
 

@@ -67,6 +67,7 @@ class Term:
         :raises NotLeader: it has run out, or another has begun; it is over.
         :raises StoreError: that could not be stored; it holds until its time is over.
         """
+        self.require()  # also where the database cannot say so
         began = time.monotonic()
         with self._database.write() as session:
             if not Leaders(session).renew(SERVICE, self.fence, datetime.now(UTC), self._seconds):

@@ -55,12 +55,16 @@ class Database:
 
         :raises SchemaMismatch: there is no schema, or an older or a newer one.
         """
+        engine = self._own()
+        if self._check and not self._checked:
+            self.check_schema()
+            self._checked = True
+        return engine
+
+    def _own(self) -> Engine:
         if self._pid != os.getpid():
             self._inherited.append(self._engine)
             self._engine, self._pid = make_engine(self.url), os.getpid()
-        if self._check and not self._checked:
-            self._require_schema()
-            self._checked = True
         return self._engine
 
     @contextmanager
@@ -91,12 +95,16 @@ class Database:
         if self._pid == os.getpid():
             self._engine.dispose()
 
-    def _require_schema(self) -> None:
+    def check_schema(self) -> None:
+        """Look whether the schema is this code's. On first use that is done by itself, but somebody may migrate later.
+
+        :raises SchemaMismatch: see :attr:`engine`. :raises StoreError: the database failed.
+        """
         remedy = f"Run: {schema.MIGRATE_COMMAND}"
         path = sqlite_path(self.url)
         if path is not None and not path.exists():  # connecting would create it, empty
             raise SchemaMismatch(f"There is no trading database at {path}.", remedy=remedy)
-        with translated_errors(), reading(self._engine).connect() as connection:
+        with translated_errors(), reading(self._own()).connect() as connection:
             tables = inspect(connection).has_table(schema.VERSION_TABLE)
             found = connection.scalar(text(f"SELECT version_num FROM {schema.VERSION_TABLE}")) if tables else None  # noqa: S608  a constant
         if found == schema.HEAD:

@@ -99,7 +99,7 @@ def test_the_service_starts_and_stops(migrated_sqlite: Path, tmp_path: Path) -> 
 def test_the_service_does_not_start_on_a_database_without_tables(tmp_path: Path) -> None:
     done = airflow("service", AIRFLOW__IBKR__SQL_ALCHEMY_CONN=f"sqlite:///{tmp_path / 'none.db'}")
     assert done.returncode == 2
-    assert "Cannot start: There is no trading database" in done.stderr
+    assert "The service cannot run: There is no trading database" in done.stderr
 
 
 def test_the_service_reads_connections_without_an_api_server(

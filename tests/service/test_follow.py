@@ -83,6 +83,18 @@ def test_an_order_that_fills_after_its_task_has_gone_is_booked_with_its_commissi
     assert alerts(floor) == []
 
 
+def test_what_is_not_to_be_followed_any_more_is_not_remembered(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service runs for months, and each order passes through it."""
+    floor.leave_order(monkeypatch)
+    floor.open_market()
+    follower = Follower(floor.database, term, SOURCE, lambda _: floor.spec)
+    assert follower.work()
+    assert floor.position() == 10
+    assert (follower._booked, follower._rests) == ({}, {})
+
+
 def test_an_order_that_its_task_left_is_booked_and_found_again_by_the_task(
     floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,20 +6,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from airflow_ibkr_plugin.errors import StoreError
+from airflow_ibkr_plugin.errors import SchemaMismatch, StoreError
 from airflow_ibkr_plugin.service import process
 from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.service.term import LEASE_SECONDS, Term, stand
+from airflow_ibkr_plugin.store import schema
 from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.engine import writing
 from airflow_ibkr_plugin.store.leaders import Leaders
 from airflow_ibkr_plugin.store.models import LeaderRow
 
@@ -179,7 +183,7 @@ def test_a_job_whose_thread_died_is_started_again(
     database: Database, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     """As by an error in the telling of errors. Else it would lead on without that job."""
-    monkeypatch.setattr(process, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(process, "DISCOVER_SECONDS", 0.01)
     stop, rounds = threading.Event(), list[int]()
 
     def work() -> bool:
@@ -195,7 +199,8 @@ def test_a_job_whose_thread_died_is_started_again(
         until("started again", lambda: len(rounds) == 2)
         stop.set()
         thread.join(60)
-    assert [entry["again"] for entry in logs if entry["event"] == "job started"] == [False, True]
+    started = [entry for entry in logs if entry["event"] == "job started"]
+    assert [entry["again"] for entry in started if entry["job"] == "halts"] == [False, True]
 
 
 def test_jobs_that_hold_up_the_next_term_are_named(
@@ -221,4 +226,87 @@ def test_jobs_that_hold_up_the_next_term_are_named(
         until("leads again", lambda: begun[-1] is not begun[0])
         stop.set()
         thread.join(60)
-    assert [entry["jobs"] for entry in logs if entry["event"] == "waiting for jobs"] == [["stuck"]]
+    assert [entry["jobs"] for entry in logs if entry["event"] == "waiting for jobs"][-1] == ["stuck"]
+
+
+def test_looking_for_jobs_may_take_longer_than_the_lease(
+    database: Database, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(process, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(process, "stand", partial(stand, seconds=1.0))
+    slow, stop, begun = threading.Event(), threading.Event(), list[Term]()
+
+    def jobs(term: Term) -> list[Job]:
+        begun.append(term)
+        slow.wait(60)
+        return []
+
+    thread = threading.Thread(target=process.Service(database, jobs).run, args=(stop,))
+    thread.start()
+    until("leads", lambda: begun)
+    ran_until = leader_of(database).until
+    # Else the lease runs out at `ran_until`, and no renewal comes any more.
+    until("led on", lambda: leader_of(database).until > ran_until + timedelta(seconds=2))
+    assert not begun[0].over()
+    slow.set()
+    stop.set()
+    thread.join(60)
+    assert len(begun) == 1
+
+
+def test_looking_for_jobs_that_fails_ends_no_job_and_is_tried_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(process, "DISCOVER_LONGEST_WAIT", 0.01)
+    stop, rounds, looks = threading.Event(), list[int](), list[Term]()
+
+    def jobs(term: Term) -> Iterator[Job]:
+        looks.append(term)
+        yield Job(name="halts", period=0.01, work=lambda: rounds.append(1) is None)
+        raise ZeroDivisionError("a bug")
+
+    thread = threading.Thread(target=process.Service(database, jobs).run, args=(stop,))
+    thread.start()
+    until("at work, and looked again", lambda: len(rounds) > 2 and len(looks) > 2)
+    stop.set()
+    thread.join(60)
+    assert looks[0] is looks[-1]
+
+
+@both
+def test_a_schema_that_has_become_newer_ends_it_with_all_its_jobs(
+    database: Database, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """Its supervisor starts the code that the schema is for."""
+    monkeypatch.setattr(process, "RENEW_SECONDS", 0.01)
+    rounds, terms = list[int](), list[Term]()
+
+    def jobs(term: Term) -> list[Job]:
+        terms.append(term)
+        return [Job(name="newer", period=0.01, work=lambda: rounds.append(1) is None)]
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(process.Service(database, jobs).run, threading.Event())
+        until("at work", lambda: rounds)
+        with migrated_to(database, "9999"):
+            with pytest.raises(SchemaMismatch, match="schema 9999, which this code"):
+                running.result(60)
+            assert not [thread for thread in threading.enumerate() if thread.name == "service-newer"]
+            with pytest.raises(SchemaMismatch):  # nor does it stand
+                process.Service(database, jobs).run(threading.Event())
+    assert terms[0] is terms[-1]
+    assert terms[0].over()
+    assert leader_of(database).until > datetime.now(UTC)  # nothing was written any more
+
+
+@contextmanager
+def migrated_to(database: Database, revision: str) -> Iterator[None]:
+    def stamp(revision: str) -> None:
+        with writing(database.engine).begin() as connection:
+            connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = :to"), {"to": revision})
+
+    stamp(revision)
+    try:
+        yield
+    finally:
+        stamp(schema.HEAD)
