@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 UNDER_WAY = timedelta(seconds=60)
 # What the broker names without an orderRef and we hold as ended was sent lately.
 _NAMELESS = timedelta(days=7)
-_ATTEMPTS = 3
 _CHUNK = 1000
 T = TypeVar("T")
 
@@ -61,10 +60,11 @@ def look(session: BrokerSession, database: Database) -> Look:
         positions = Positions(transaction).of_strategies(session.source, session.account)
         at = datetime.now(UTC)
         orders, broker = _ask(session)
-        return _look(transaction, session, positions, orders, broker, at)
+        return _look(database, transaction, session, positions, orders, broker, at)
 
 
 def _look(
+    database: Database,
     transaction: Session,
     session: BrokerSession,
     positions: Sequence[Any],
@@ -74,20 +74,19 @@ def _look(
 ) -> Look:
     source, account = session.source, session.account
     rows = _intents(transaction, session, orders, broker.executions, at)
+    unheld = {row.order_ref for row in rows if row.lease_until is None or row.lease_until <= at}
+    rows += _begun_meanwhile(database, session, {row.order_ref for row in rows}, [*orders, *broker.executions])
     by_perm_id = {row.perm_id: row.order_ref for row in rows if row.perm_id}
     refs = {row.order_ref for row in rows}
     broker = replace(broker, executions=tuple(_named(fill, refs, by_perm_id) for fill in broker.executions))
-    reconciliations = Reconciliations(transaction, source, account)
     held: dict[tuple[str, int], Decimal] = {}
     for row in positions:
         held[row.strategy, row.con_id] = held.get((row.strategy, row.con_id), Decimal(0)) + row.quantity
-    unheld = {row.order_ref for row in rows if row.lease_until is None or row.lease_until <= at}
     book = Book(
         positions=held,
-        unexplained=_unexplained(transaction, reconciliations, source, account),
         orders={row.order_ref: _booked(row, unheld, at) for row in rows},
         executions=_executions(transaction, source, account, [fill.exec_id for fill in broker.executions]),
-        accepted=reconciliations.accepted(),
+        **accepted_now(transaction, source, account),
     )
     return Look(
         book=book,
@@ -101,17 +100,17 @@ def _look(
 
 
 def _ask(session: BrokerSession) -> tuple[tuple[BrokerOrder, ...], BrokerBook]:
-    """Orders and executions, then positions, again if the gateway tells of a fill in between.
+    """Orders and executions, then positions, then the executions that came meanwhile, if the gateway tells of any.
 
     One that it does not tell of in time shows as a difference, which is gone when it is looked at again.
     """
-    for _ in range(_ATTEMPTS):
-        truth = session.everything()
-        positions = session.positions()
-        if not session.listen(seconds=0):
-            break
+    truth = session.everything()
     orders = tuple(order for order in truth.orders if order.account == session.account)
     executions = [fill for fill in truth.executions if fill.account == session.account]
+    told = {fill.exec_id for fill in executions}
+    positions = session.positions()
+    if session.listen(seconds=0):
+        executions = session.executions()
     named: list[BrokerOrder | Execution] = [*orders, *executions]
     return orders, BrokerBook(
         positions=positions,
@@ -119,6 +118,7 @@ def _ask(session: BrokerSession) -> tuple[tuple[BrokerOrder, ...], BrokerBook]:
         known_refs=frozenset(item.order_ref for item in named) - {""},
         known_perm_ids=frozenset(item.perm_id for item in named) - {0},
         executions=executions,
+        late=frozenset(fill.exec_id for fill in executions) - told,
     )
 
 
@@ -165,6 +165,21 @@ def _intents(
     return list(found.values())
 
 
+def _begun_meanwhile(
+    database: Database, session: BrokerSession, known: set[str], named: Iterable[BrokerOrder | Execution]
+) -> list[Any]:
+    """Orders that were decided upon after our book was read, and that the broker has named already."""
+    refs = {item.order_ref for item in named if item.order_ref.startswith(OUR_REF)} - known
+    found: list[Any] = []
+    with database.read() as transaction:
+        query = select(*_COLUMNS).where(
+            same_kind(OrderIntent.source, session.source), OrderIntent.account == session.account
+        )
+        for chunk in _chunks(sorted(refs)):
+            found += transaction.execute(query.where(OrderIntent.order_ref.in_(chunk)))
+    return found
+
+
 def _named(fill: Execution, refs: set[str], by_perm_id: dict[int, str]) -> Execution:
     if fill.order_ref in refs or fill.perm_id not in by_perm_id:
         return fill
@@ -188,6 +203,13 @@ def _booked(row: Any, unheld: set[str], at: datetime) -> BookedOrder:
         perm_id=row.perm_id,
         settled=settled,
     )
+
+
+def accepted_now(transaction: Session, source: str, account: str) -> dict[str, Any]:
+    """What a :class:`Book` says of `unexplained` and `accepted`, as it is in this transaction."""
+    reconciliations = Reconciliations(transaction, source, account)
+    unexplained = _unexplained(transaction, reconciliations, source, account)
+    return {"unexplained": unexplained, "accepted": reconciliations.accepted()}
 
 
 def _unexplained(

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.errors import BrokerTimeout, IBKRPluginError, StoreError
-from airflow_ibkr_plugin.execution.account_book import Look, look
+from airflow_ibkr_plugin.execution.account_book import Look, accepted_now, look
 from airflow_ibkr_plugin.execution.foreign import store_foreign
 from airflow_ibkr_plugin.execution.repair import repair
 from airflow_ibkr_plugin.execution.split import FoundSplit, apply_splits, explained_by_splits
@@ -147,10 +147,14 @@ def _lock_of(source: str, account: str) -> str:
 def _settled(
     session: BrokerSession, database: Database, by: str, stated: Mapping[str, Ratio]
 ) -> tuple[Look, tuple[Difference, ...], int, tuple[FoundSplit, ...]]:
-    """What differs, twice if anything does, with the fills that were booked and the splits that explain positions."""
+    """What differs, twice if anything does, with the fills that were booked and the splits that explain positions.
+
+    A figure that is another each time counts too, where its subject differed at every look: others trade beside it.
+    """
     owner = f"reconciliation/{by}/{uuid.uuid4().hex[:8]}"
     booked = 0
     before: set[str] = set()
+    always: set[tuple[DifferenceKind, str]] | None = None
     for _ in range(_LOOKS):
         seen = look(session, database)
         if new := repair(session, database, seen, owner=owner):
@@ -165,8 +169,12 @@ def _settled(
         keys = {one.key for one in differences if not one.accepted}
         if keys <= before:
             return seen, differences, booked, found
+        subjects = {(one.kind, one.subject) for one in differences if not one.accepted}
+        always = subjects if always is None else always & subjects
         before = keys
         time.sleep(SETTLE_SECONDS)
+    if always == subjects:
+        return seen, differences, booked, found
     raise BrokerTimeout(
         f"What differs in {session.account} changes each time it is looked at, {_LOOKS} times.",
         remedy="Nothing is to be done: it is looked at again.",
@@ -190,6 +198,7 @@ def _store(
     symbols = {position.con_id: position.symbol for position in seen.broker.positions}
     with database.write(serialize=_lock_of(source, account)) as transaction:
         reconciliations = Reconciliations(transaction, source, account)
+        differences = _still(transaction, source, account, seen, differences)
         if reconciliations.last_made() is None:
             differences = _take_over(reconciliations, seen, differences, beside, by)
         if accept:
@@ -220,6 +229,15 @@ def _store(
         splits=tuple(str(split) for split in found),
         beside={symbols.get(con_id, f"conId {con_id}"): quantity for con_id, quantity in beside.items() if quantity},
     )
+
+
+def _still(
+    transaction: Session, source: str, account: str, seen: Look, differences: tuple[Difference, ...]
+) -> tuple[Difference, ...]:
+    """The same without what another reconciliation has taken over, accepted or booked as a split since we looked."""
+    book = replace(seen.book, **accepted_now(transaction, source, account))
+    now = {(one.kind, one.subject): one for one in compare(book, seen.broker)}
+    return tuple(now[place] for one in differences if (place := (one.kind, one.subject)) in now)
 
 
 def _take_over(

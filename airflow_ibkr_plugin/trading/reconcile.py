@@ -69,6 +69,8 @@ class Difference:
     @property
     def key(self) -> str:
         """Equal for the same difference seen again. One that has grown is another."""
+        if self.kind is DifferenceKind.POSITION:  # both sides move while others trade
+            return f"{self.kind}:{self.subject}:{Decimal(self.theirs) - Decimal(self.ours):f}"
         return f"{self.kind}:{self.subject}:{self.ours}:{self.theirs}"
 
     def __str__(self) -> str:
@@ -141,6 +143,7 @@ class BrokerBook:
 
     :param working: orders that have not ended. :param known: orderRefs and permIds of all that it named today.
     :param executions: of the broker's current day, those that were corrected left out.
+    :param late: execIds of those that came while positions were asked for, which may have them or not.
     """
 
     positions: Sequence[Position]
@@ -148,6 +151,7 @@ class BrokerBook:
     known_refs: frozenset[str] = frozenset()
     known_perm_ids: frozenset[int] = frozenset()
     executions: Sequence[Execution] = ()
+    late: frozenset[str] = frozenset()
 
 
 def unexplained(book: Book, broker: BrokerBook) -> dict[int, Decimal]:
@@ -160,10 +164,26 @@ def unexplained(book: Book, broker: BrokerBook) -> dict[int, Decimal]:
         rest[position.con_id] += position.quantity
     for (_, con_id), quantity in book.positions.items():
         rest[con_id] -= quantity
+    late: defaultdict[int, list[Decimal]] = defaultdict(list)
     for fill in broker.executions:
         if fill.order_ref in book.orders and fill.exec_id not in book.executions:
-            rest[fill.con_id] -= fill.side.sign * fill.quantity
+            change = fill.side.sign * fill.quantity
+            rest[fill.con_id] -= change
+            if fill.exec_id in broker.late:
+                late[fill.con_id].append(change)
+    for con_id, changes in late.items():
+        accepted = book.unexplained.get(con_id, Decimal(0))
+        if accepted - rest[con_id] in _sums(changes):
+            rest[con_id] = accepted
     return {con_id: quantity for con_id, quantity in rest.items() if quantity}
+
+
+def _sums(changes: Iterable[Decimal]) -> set[Decimal]:
+    """Of each choice of them: nobody knows which of the fills the positions lack."""
+    sums = {Decimal(0)}
+    for change in changes:
+        sums |= {so_far + change for so_far in sums}
+    return sums
 
 
 def compare(book: Book, broker: BrokerBook) -> tuple[Difference, ...]:
@@ -210,7 +230,7 @@ def _orders(book: Book, broker: BrokerBook) -> Iterable[Difference]:
                 yield _of_order(book, working, DifferenceKind.ORDER_UNKNOWN, "no such order", _text(working))
         elif ours.settled and ours.state in TERMINAL:
             yield _of_order(book, working, DifferenceKind.ORDER_ALIVE, str(ours.state), working.status, ours)
-        elif changes := _changes(ours, working):
+        elif ours.state not in _UNSENT and (changes := _changes(ours, working)):
             ours_text, theirs = "; ".join(a for a, _ in changes), "; ".join(b for _, b in changes)
             yield _of_order(book, working, DifferenceKind.ORDER_CHANGED, ours_text, theirs, ours)
     for ours in book.orders.values():
@@ -229,6 +249,8 @@ def _orders(book: Book, broker: BrokerBook) -> Iterable[Difference]:
             )
 
 
+# By our book, which was read before the broker was asked: risk may still have made it smaller.
+_UNSENT = frozenset({IntentState.DECIDED, IntentState.RESERVED})
 _AT_BROKER = frozenset({IntentState.WORKING, IntentState.CANCELLING, IntentState.AMBIGUOUS})
 
 

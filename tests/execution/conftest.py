@@ -138,6 +138,9 @@ class MemorySession:
     def listen(self, *, seconds: float) -> bool:
         return False
 
+    def executions(self) -> list[Execution]:
+        return list(self.broker.executions)
+
     def everything(self) -> BrokerTruth:
         orders = tuple(self.broker.orders.values())
         return BrokerTruth(orders=orders, executions=tuple(self.broker.executions), asked_at=datetime.now(UTC))
