@@ -89,7 +89,15 @@ def _unit(transaction: Session, row: OrderIntent, what: Declared) -> list[OrderI
     """
     unit = [row]
     if what is Declared.NEVER_SENT:
-        unit += [one for one in Units(transaction).exits(row.id) if one.state in _UNKNOWN]
+        exits = Units(transaction).exits(row.id)
+        for one in exits:
+            if one.perm_id:
+                raise ConfigError(
+                    f"The broker acknowledged the {one.leg} of order {row.order_ref} (permId {one.perm_id}): the unit"
+                    " was sent.",
+                    remedy="Import a Flex statement of its day, or, where it filled no more than booked: --as ended.",
+                )
+        unit += [one for one in exits if one.state in _UNKNOWN]
     for one in unit:
         _check(transaction, one, what)
     return unit

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 PARTLY_FILLED = timedelta(seconds=60)
 #: A market that is this much beyond a stop that is gone may be one after a split.
 JUMP = Decimal("1.4")
+#: A stop that was gone sooner than this, and nobody had asked for it, counts as one that cannot be had.
+LASTING = timedelta(seconds=60)
 #: How long an order that closes what cannot be protected may take before it is left to the service.
 RESCUE_SECONDS = 30.0
 
@@ -115,6 +118,8 @@ class _Keeper:
         """Once the entry has ended."""
         alive = self._look()
         if self._is_being_closed():
+            if self._is_taken_over():
+                self._end(alive)
             return
         held = self._held()
         if held <= 0:
@@ -136,6 +141,8 @@ class _Keeper:
         for row in self._job.exits():
             exit_job = job_of(self._job, row)
             if row.state in (IntentState.DECIDED, IntentState.RESERVED):
+                if self._is_being_closed():
+                    continue
                 order = reserve_and_send(exit_job, None)  # a later stop, whose sender has died
             elif row.state in MAYBE_AT_BROKER:
                 truth = self._find(row)
@@ -173,6 +180,11 @@ class _Keeper:
             legs = frozenset({CLOSE_LEG, FLATTEN_LEG})
             return Units(transaction).closing(*where, legs=legs, now=datetime.now(UTC))
 
+    def _is_taken_over(self) -> bool:
+        """Whether a command closes it that has nothing more to cancel: an exit that went out since is in its way."""
+        with self._job.database.read() as transaction:
+            return TradingCommands(transaction).flattening(load_row(transaction, self._job.intent_id), verified=True)
+
     # --- what is done -------------------------------------------------------------------------------------
 
     def _fit(self, alive: list[tuple[OrderIntent, BrokerOrder]]) -> None:
@@ -203,10 +215,10 @@ class _Keeper:
 
     def _protect_anew(self) -> None:
         """Send the stop anew; where it is refused, close what is held by a market order."""
-        ticket = self._stop_ticket()
+        ticket, stops = self._stop_ticket(), self._stops()
         if self._looks_split(ticket):
             return
-        for leg in self._later_legs():
+        for leg in self._later_legs(stops):
             quantity = self._unguarded()
             if quantity <= 0:
                 log.info("%s: what is held is being closed by another order", self._job.load().order_ref)
@@ -218,14 +230,32 @@ class _Keeper:
                 time.sleep(recovering.SETTLE_SECONDS)  # the account may not show yet what has just filled
                 self._job.renew()
                 continue
-            self._alert(leg, f"its stop was gone; a new one is {row.state}: {row.order_ref}")
+            if not self._was_wanted(stops[-1]):
+                self._alert(leg, f"its stop was gone; a new one is {row.state}: {row.order_ref}")
             return
         self._rescue()
 
-    def _later_legs(self) -> list[str]:
-        known = {row.leg for row in self._job.exits()}
-        legs = [f"{STOP_LEG}.{number}" for number in range(2, MAX_STOPS + 1)]
-        return [leg for leg in legs if leg not in known]
+    def _stops(self) -> list[OrderIntent]:
+        return [row for row in self._job.exits() if is_stop(row.leg)]
+
+    def _later_legs(self, stops: list[OrderIntent]) -> list[str]:
+        """The stops that may be sent now: fewer, the more of the last ones were refused or did not last."""
+        failed = len(list(takewhile(self._failed, reversed(stops))))
+        return [f"{STOP_LEG}.{len(stops) + number}" for number in range(1, MAX_STOPS - failed + 1)]
+
+    def _failed(self, stop: OrderIntent) -> bool:
+        if stop.state is IntentState.CANCELLED:
+            return stop.updated_at - stop.created_at < LASTING and not self._was_wanted(stop)
+        return stop.state in (IntentState.REJECTED, IntentState.DENIED, IntentState.ABANDONED)
+
+    def _was_wanted(self, stop: OrderIntent) -> bool:
+        """Whether a closing task or a command asked for the end of a stop, which comes with its target's end too."""
+        with self._job.database.read() as transaction:
+            intents, exits = Intents(transaction), Units(transaction).exits(self._job.intent_id)
+            moves = [move for row in exits for move in intents.transitions(row.id)]
+            cancels = [move.at for move in moves if move.to_state is IntentState.CANCELLING]
+            wanted = any(stop.created_at <= at <= stop.updated_at for at in cancels)
+            return wanted or TradingCommands(transaction).flattened(stop)
 
     def _rescue(self) -> None:
         number = sum(row.leg.partition(".")[0] == RESCUE_LEG for row in self._job.exits()) + 1

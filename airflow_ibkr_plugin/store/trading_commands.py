@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.executions import Executions
@@ -61,17 +61,19 @@ class TradingCommands:
                 return command
         return None
 
-    def flattening(self, intent: OrderIntent) -> bool:
-        """Whether a command is at work, or will be, on closing what this intent's order brought."""
-        query = select(TradingCommand.id).where(
-            TradingCommand.flatten,
-            TradingCommand.flat_at.is_(None),
-            TradingCommand.ended_at.is_(None),
-            TradingCommand.strategy.in_((INSTALLATION, intent.strategy)),
-            TradingCommand.symbol.in_(("", intent.symbol)),
-            TradingCommand.last_intent_id >= intent.id,
-        )
-        return self._session.scalar(query.limit(1)) is not None
+    def flattening(self, intent: OrderIntent, *, verified: bool = False) -> bool:
+        """Whether a command is at work, or will be, on closing what this intent's order brought.
+
+        :param verified: only one of which the broker has confirmed that nothing works any more.
+        """
+        at_work = _closes(intent).where(TradingCommand.flat_at.is_(None), TradingCommand.ended_at.is_(None))
+        if verified:
+            at_work = at_work.where(TradingCommand.cancelled_at.is_not(None))
+        return self._session.scalar(at_work.limit(1)) is not None
+
+    def flattened(self, intent: OrderIntent) -> bool:
+        """Whether a command that closes positions cancels this intent's order, or has, or would have."""
+        return self._session.scalar(_closes(intent).limit(1)) is not None
 
     def end(self, strategy: str, at: datetime) -> None:
         """The state of this scope was loosened: the commands that tightened it are not carried on."""
@@ -133,6 +135,15 @@ class TradingCommands:
         """Whether the order with this orderRef is one of the command's."""
         query = select(OrderIntent.id).where(*_target(command), OrderIntent.order_ref == order_ref)
         return bool(order_ref) and self._session.scalar(query) is not None
+
+
+def _closes(intent: OrderIntent) -> Select[str]:
+    return select(TradingCommand.id).where(
+        TradingCommand.flatten,
+        TradingCommand.strategy.in_((INSTALLATION, intent.strategy)),
+        TradingCommand.symbol.in_(("", intent.symbol)),
+        TradingCommand.last_intent_id >= intent.id,
+    )
 
 
 def _target(command: TradingCommand) -> list[ColumnElement[bool]]:

@@ -24,7 +24,7 @@ TARGET_LEG = "target"
 RESCUE_LEG = "rescue"
 #: An order of a task that closes what its strategy holds.
 CLOSE_LEG = "close"
-#: How often a stop is sent anew before what it should protect is closed.
+#: So many stops in a row that were refused, or did not last: what they should protect is closed.
 MAX_STOPS = 3
 
 _OFFSET = {
