@@ -38,8 +38,10 @@ _NAMES = {
 }
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _DATE_TIME = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})[;, T]+(\d{2}):?(\d{2}):?(\d{2})")
-# IBKR writes (Ca.) behind the side of a trade that was cancelled later.
+# IBKR writes (Ca.) behind the side of a row that takes a trade back, and turns the sign of its quantity.
 _CANCELLED = "(Ca.)"
+# What IBKR books by itself, such as exercises and fractions of shares, is of no order and has no execId.
+_BY_ORDERS = ("", "ExchTrade", "TradeCancel", "TradeCorrect")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class FlexTrade:
 
     :param line: where it stands in the file. :param execution: client id -1 and order id 0, which no statement has.
         Its commission is > 0 where it was paid, its profit IBKR's by first in, first out; None where it opened.
-    :param cancelled: IBKR has taken it back.
+    :param cancelled: IBKR has taken it back; its execId may be ''.
     """
 
     line: int
@@ -112,7 +114,7 @@ class _Reader:
     periods: list[Period] = field(default_factory=list)
     sections: int = 0
     summaries: int = 0
-    trades: dict[str, FlexTrade] = field(default_factory=dict)
+    trades: dict[tuple[str, bool], FlexTrade] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -166,28 +168,33 @@ class _Reader:
             self.summaries += 1
             return
         category, line = self._text(attributes, "assetCategory"), self.parser.CurrentLineNumber
+        kind = attributes.get("transactionType", "")
+        if category in tuple(SecType) and kind not in _BY_ORDERS and not attributes.get("ibExecID"):
+            category = kind
         if category not in tuple(SecType):
             self.skipped.append(f"{self.name}:{line}: {category} {attributes.get('symbol', '')}")
             return
         trade = self._read(attributes, SecType(category), line)
-        known = self.trades.get(trade.execution.exec_id)
-        if known is not None and (known.execution, known.cancelled) != (trade.execution, trade.cancelled):
+        key = (trade.execution.exec_id or f"line {line}", trade.cancelled)
+        known = self.trades.get(key)
+        if known is not None and known.execution != trade.execution:
             self._fail(f"ibExecID {trade.execution.exec_id} is on line {known.line} too, otherwise", _AS_GIVEN)
-        self.trades.setdefault(trade.execution.exec_id, trade)
+        self.trades.setdefault(key, trade)
 
     def _read(self, attributes: Mapping[str, str], sec_type: SecType, line: int) -> FlexTrade:
         side_text = self._text(attributes, "buySell")
         side = self._side(side_text)
         quantity, price = self._number(attributes, "quantity"), self._number(attributes, "tradePrice")
-        if quantity * side.sign <= 0:
+        cancelled = _CANCELLED in side_text or attributes.get("transactionType") == "TradeCancel"
+        if not quantity or (quantity * side.sign < 0 and not cancelled):
             self._fail(f"quantity {quantity} of a {side}", _AS_GIVEN)
         if price <= 0:
             self._fail(f"tradePrice {price}", _AS_GIVEN)
         opened = attributes.get("openCloseIndicator") == "O" or "fifoPnlRealized" not in attributes
         execution = Execution(
-            exec_id=self._text(attributes, "ibExecID"),
+            exec_id=self._text(attributes, "ibExecID", empty=cancelled),
             order_ref=self._text(attributes, "orderReference", empty=True),
-            account=attributes.get("accountId") or self.account,
+            account=self._account(attributes),
             con_id=self._whole(attributes, "conid"),
             symbol=self._text(attributes, "symbol"),
             side=side,
@@ -207,7 +214,7 @@ class _Reader:
             execution=execution,
             currency=self._text(attributes, "currency"),
             sec_type=sec_type,
-            cancelled=_CANCELLED in side_text or attributes.get("transactionType") == "TradeCancel",
+            cancelled=cancelled,
         )
 
     # --- fields -------------------------------------------------------------------------------------------
@@ -219,6 +226,12 @@ class _Reader:
             remedy = f"Add the field {label} to the section Trades of the Flex query." if label else _AS_GIVEN
             self._fail(f"no {name}" if value is None else f"{name} is empty", remedy)
         return value
+
+    def _account(self, attributes: Mapping[str, str]) -> str:
+        account = attributes.get("accountId") or self.account
+        if account != self.account:
+            self._fail(f"accountId {account} in the statement of {self.account}", _AS_GIVEN)
+        return account
 
     def _side(self, text: str) -> Side:
         word = text.replace(_CANCELLED, "").strip()

@@ -124,6 +124,31 @@ def test_what_ibkr_took_back_is_marked(tmp_path: Path) -> None:
         assert one.cancelled
 
 
+@pytest.mark.parametrize("exec_id", ["", TRADE["ibExecID"]])
+def test_a_trade_and_its_cancellation_are_both_there_the_latter_with_the_other_sign(
+    tmp_path: Path, exec_id: str
+) -> None:
+    taken_back = trade(
+        buySell="BUY (Ca.)", transactionType="TradeCancel", quantity="-10", ibExecID=exec_id, dateTime="20260303;090000"
+    )
+    found = read(tmp_path, text(trade(), taken_back)).trades
+    assert [one.cancelled for one in found] == [False, True]
+    assert {one.execution.quantity for one in found} == {Decimal(10)}
+
+
+def test_what_ibkr_books_without_an_order_is_named_and_skipped(tmp_path: Path) -> None:
+    exercise = trade(transactionType="BookTrade", ibExecID="", exchange="--", tradePrice="0")
+    fraction = trade(transactionType="FracShare", ibExecID="", buySell="SELL", quantity="-0.276942")
+    statement = read(tmp_path, text(trade(), exercise, fraction))
+    assert len(statement.trades) == 1
+    assert statement.skipped == ("statement.xml:7: BookTrade SPY", "statement.xml:8: FracShare SPY")
+    assert "ibExecID is empty" in fault(tmp_path, text(trade(ibExecID="")))
+
+
+def test_a_trade_of_another_account_than_its_statement_s_is_refused(tmp_path: Path) -> None:
+    assert "accountId DU7654321 in the statement of DU1234567" in fault(tmp_path, text(trade(accountId="DU7654321")))
+
+
 def test_a_statement_of_today_proves_nothing_about_today(tmp_path: Path) -> None:
     (period,) = read(tmp_path, text(trade(), fromDate="20260227", whenGenerated="2026-03-02;17:00:00")).periods
     assert (period.first, period.last) == (date(2026, 2, 27), date(2026, 3, 1))
