@@ -41,7 +41,7 @@ async def place_bracket(
     Where the entry was refused, or was never sent on because the last leg was refused, nothing of it is left behind.
 
     :raises OrderIdInUse: nothing was placed, an id had been used.
-    :raises GatewayUnavailable, BrokerTimeout: whether they arrived is unknown.
+    :raises GatewayUnavailable, BrokerTimeout: whether they arrived, or what they filled, is unknown.
     """
     gateway.check_connected()
     journal, client, ids = gateway.journal, gateway.client, [leg.order_id for leg in legs]
@@ -89,8 +89,17 @@ async def _confirm(
         except OrderRejected as refused:
             found.append(refused)
     if isinstance(found[0], OrderRejected):
-        await discard(gateway, [leg.order_id for leg in legs], [leg.order_ref for leg in legs])
+        after = await discard(gateway, [leg.order_id for leg in legs], [leg.order_ref for leg in legs])
+        if any(order.order_ref == legs[0].order_ref and _lived(order) for order in after.orders) or after.executions:
+            raise BrokerTimeout(
+                f"Order {legs[0].order_ref} came to be listed after its cancel; what became of it is unknown.",
+                remedy="Look for its orderRef at the broker before anything is sent again.",
+            )
     return found
+
+
+def _lived(order: BrokerOrder) -> bool:
+    return order.status not in DEAD_STATUSES or order.filled > 0
 
 
 async def discard(gateway: Gateway, order_ids: Collection[int], order_refs: Collection[str]) -> BrokerTruth:

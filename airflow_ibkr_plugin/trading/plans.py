@@ -104,8 +104,10 @@ class TicketPlan:
         if self.bracket is None:
             return ()
         base = self._entry(instrument, ticket.limit_price, ticket.stop_price, quote)
-        # A stop entry does not fill before its stop price; any other may fill where the market is.
+        # A stop entry does not fill before its stop price, and none beyond its limit; else it may where the market is.
         market = quote.reference if ticket.stop_price is None else None
+        if market is not None and ticket.limit_price is not None:
+            market = min(market, ticket.limit_price) if self.side is Side.BUY else max(market, ticket.limit_price)
         near = [price for price in (market, ticket.stop_price, base) if price is not None]
         return self.bracket.exits(instrument, ticket, base, near)
 

@@ -2,14 +2,18 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from airflow_ibkr_plugin.broker import bracket_placement
 from airflow_ibkr_plugin.broker.bracket_placement import Leg
 from airflow_ibkr_plugin.broker.convert import contract_of, order_of
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
+from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavailable, OrderIdInUse, OrderRejected
 from airflow_ibkr_plugin.simulator.embedded import SimulatorHandle
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
@@ -108,6 +112,28 @@ def test_a_refused_leg_never_leaves_an_entry_without_its_stop(
     assert [isinstance(order, OrderRejected) for order in placed] == [not status for status in left]
     assert statuses(other, unit) == left
     assert left[0] or not kept(session, spy, unit[0])
+
+
+@pytest.mark.parametrize("limit", ["9000", "1.25"])
+def test_an_entry_that_is_listed_late_is_not_taken_for_a_refused_one(
+    session: BrokerSession, spy: Instrument, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Its target is refused at once; the entry was taken, may have filled, and is in no list for a moment."""
+    listed, answers = bracket_placement.listed, itertools.count()
+
+    async def late(*arguments: Any) -> BrokerTruth:
+        truth = await listed(*arguments)
+        return replace(truth, orders=(), executions=()) if next(answers) == 0 else truth
+
+    monkeypatch.setattr(bracket_placement, "listed", late)
+    unit = legs(session, limit=limit, target="9000.005")
+    if limit == "9000":
+        with pytest.raises(BrokerTimeout, match="what became of it is unknown"):
+            session.place_bracket(spy, unit, account=session.account)
+        assert statuses(session, unit)[0] == "Filled"
+    else:
+        assert isinstance(session.place_bracket(spy, unit, account=session.account)[0], OrderRejected)
+        assert statuses(session, unit) == ["Cancelled", "", "Cancelled"]
 
 
 def test_an_id_that_was_used_is_refused_before_anything_is_sent(session: BrokerSession, spy: Instrument) -> None:

@@ -245,6 +245,23 @@ def test_an_exit_on_the_wrong_side_of_a_price_at_which_the_entry_may_fill_is_ref
         bracket(stop={"amount": 200}).loss(stock(), Side.BUY, Decimal(100))
 
 
+@pytest.mark.parametrize(("side", "limit", "target"), [(Side.BUY, "95.00", "96.00"), (Side.SELL, "105.00", "104.00")])
+def test_a_limit_that_waits_for_a_better_price_has_its_target_on_the_near_side_of_the_market(
+    side: Side, limit: str, target: str
+) -> None:
+    """It cannot fill where the market is now."""
+    plan = TicketPlan(
+        side=side,
+        sizing=FIVE,
+        order_type=OrderType.LIMIT,
+        limit_offset=Decimal("-0.05"),
+        bracket=bracket(stop={"offset": 0.02}, target={"amount": 1}),
+    )
+    ticket = plan.ticket(stock(), quote(), account())
+    assert ticket.limit_price == Decimal(limit)
+    assert plan.exits(stock(), ticket, quote())[0].ticket.limit_price == Decimal(target)
+
+
 def test_a_stop_entry_waits_for_its_price_and_so_its_exits_need_not_stand_around_the_market() -> None:
     plan = TicketPlan(
         side=Side.BUY,
