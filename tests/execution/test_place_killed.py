@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import pytest
 
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.reconciliations import Reconciliations
+from airflow_ibkr_plugin.trading.reconcile import Result
 
 WORKER = Path(__file__).with_name("worker.py")
 CLOCK = "2026-03-02T15:00:00+00:00"
@@ -27,6 +29,14 @@ def gateway() -> Iterator[Any]:
     simulator = start_simulator(seed=7, clock=datetime.fromisoformat(CLOCK), account="DU1234567")
     yield simulator
     simulator.stop()
+
+
+@pytest.fixture(autouse=True)
+def reconciled(database: Database) -> None:
+    """The gateway has traded for other tests, of which this one's books know nothing; and commits can be counted."""
+    with database.write() as transaction:
+        reconciliations = Reconciliations(transaction, "simulator:ibkr_default", "DU1234567")
+        reconciliations.add(Result.AGREE, at=datetime.now(UTC), made_by="test")
 
 
 def start(gateway: Any, database: Database, **given: Any) -> subprocess.Popen[str]:
