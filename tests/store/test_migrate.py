@@ -22,6 +22,8 @@ from airflow_ibkr_plugin.store.database import Database, installation_id
 from airflow_ibkr_plugin.store.engine import make_engine, parse_url, writing
 from airflow_ibkr_plugin.store.migrate import LOCATION, _config, current, head, migrate
 from airflow_ibkr_plugin.store.models import Base
+from airflow_ibkr_plugin.store.models.limits import AccountPeak
+from airflow_ibkr_plugin.store.models.orders import ExecutionRow
 
 NOW = datetime(2026, 1, 5, 14, 30, tzinfo=UTC)
 
@@ -90,6 +92,44 @@ def test_a_database_of_the_first_schema_is_upgraded_with_its_rows(empty_url: str
         assert connection.execute(text("SELECT order_ref FROM intents")).scalars().all() == ["order_ref"]
         assert connection.execute(text("SELECT * FROM pacing_events")).all() == []
     engine.dispose()
+
+
+def test_a_database_of_the_landed_schema_is_upgraded_with_rows_in_every_table(empty_url: str) -> None:
+    upgrade_to(empty_url, "0002")
+    engine = writing(make_engine(parse_url(empty_url)))
+    old = sa.MetaData()
+    with engine.begin() as connection:
+        old.reflect(connection)
+        names = [table.name for table in old.sorted_tables if table.name not in (schema.VERSION_TABLE, "meta")]
+        for name in names:
+            model = Base.metadata.tables[name]
+            types = {column.name: model.columns[column.name].type for column in old.tables[name].columns}
+            table = sa.table(name, *(sa.column(*named) for named in types.items()))
+            connection.execute(table.insert(), {named: some(kind, named) for named, kind in types.items()})
+        rows = {name: connection.execute(old.tables[name].select()).mappings().one() for name in names}
+    migrate(empty_url)
+    assert differences(engine) == []
+    with engine.connect() as connection:
+        for name in names:
+            assert connection.execute(old.tables[name].select()).mappings().one() == rows[name], name
+    database = Database(empty_url)
+    with database.read() as session:
+        read = {str(model.local_table): session.query(model).all() for model in Base.registry.mappers}
+        assert {name for name in names if len(read[name]) != 1} == set()
+        (peak,) = session.query(AccountPeak)
+        assert (peak.day, peak.value) == (NOW.date(), Decimal(1))
+        (fill,) = session.query(ExecutionRow)
+        assert (fill.booking, fill.quantity) == (None, Decimal(1))
+    database.dispose()
+    engine.dispose()
+
+
+def some(kind: Any, name: str) -> Any:
+    """A value that fits a column of the models."""
+    values = {int: 1, bool: False, datetime: NOW, date: NOW.date(), float: 1.0, Decimal: Decimal(1), dict: {}}
+    if isinstance(kind, sa.Enum):
+        return kind.enums[0]
+    return values.get((kind.impl_instance if isinstance(kind, sa.TypeDecorator) else kind).python_type, name)
 
 
 def filled(table: sa.Table) -> dict[str, Any]:

@@ -13,11 +13,14 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
+from airflow_ibkr_plugin.store.account_orders import AccountOrders
+from airflow_ibkr_plugin.store.bookings import Bookings
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
+from airflow_ibkr_plugin.store.limits import Limits
 from airflow_ibkr_plugin.store.models import Base, ExecutionRow, OrderIntent
-from airflow_ibkr_plugin.store.reconciliations import places
+from airflow_ibkr_plugin.store.reconciliations import Reconciliations, places
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.unheld import UnheldIntents
 from airflow_ibkr_plugin.store.units import Units
@@ -34,6 +37,22 @@ QUERIES: dict[str, Query] = {
     "places": lambda session, now: places(session),
     "open_entries": lambda session, now: Units(session).open_entries(now=now),
     "uncancelled": lambda session, now: TradingCommands(session).uncancelled(),
+}
+#: In the transaction that reserves, or that begins to send, while the account waits.
+RESERVING: dict[str, Query] = {
+    "open": lambda session, now: AccountOrders(session, "paper:x", "DU1", excluding=1).open(),
+    "account's day": lambda session, now: AccountOrders(session, "paper:x", "DU1").count_on_day(now.date()),
+    "history": lambda session, now: AccountOrders(session, "paper:x", "DU1").history(now=now, seconds=60, most=100),
+    "strategy's day": lambda session, now: Intents(session).count_on_day("s", now.date(), excluding=1),
+    "results": lambda session, now: Executions(session).results("paper:x", "DU1", "s", since=now, most=100),
+    "fills of an order": lambda session, now: Executions(session).for_intent(2),
+    "bookings": lambda session, now: Bookings(session, "paper:x", "DU1").since(10),
+    "exits": lambda session, now: Units(session).exits(1),
+    "closing": lambda session, now: Units(session).closing("paper:x", "DU1", "s", 1, legs=frozenset("a"), now=now),
+    "left to close": lambda session, now: TradingCommands(session).left_to_close("1", may_fill=True, excluding=1),
+    "cancel wanted": lambda session, now: TradingCommands(session).wants_cancelled(1),
+    "reconciled": lambda session, now: Reconciliations(session, "paper:x", "DU1").last(),
+    "limits": lambda session, now: Limits(session).in_force("DU1", now),
 }
 
 
@@ -84,10 +103,12 @@ def plans(session: Session) -> Iterator[list[str]]:
 
 
 @pytest.mark.usefixtures("history")
-@pytest.mark.parametrize("name", QUERIES)
-def test_no_query_of_the_service_reads_all_intents_or_executions(database: Database, now: datetime, name: str) -> None:
+@pytest.mark.parametrize("name", [*QUERIES, *RESERVING])
+def test_no_query_of_the_service_or_the_risk_check_reads_all_intents_or_executions(
+    database: Database, now: datetime, name: str
+) -> None:
     with database.write() as session, plans(session) as found:
-        QUERIES[name](session, now)
+        (QUERIES | RESERVING)[name](session, now)
     assert found
     for plan in found:  # SQLite: SCAN intents; PostgreSQL: Seq Scan on intents, also by all of an index
         assert not re.search(r"(?i)\bscan (on )?(intents|executions)", plan), plan
