@@ -40,6 +40,7 @@ def leased_session(
     :raises ClientIdInUse: no id of the range is free.
     :raises GatewayUnavailable, SessionInvalid, ConfigError, LiveTradingRefused: see :meth:`BrokerSession.open`.
     """
+    database = database.unguarded()  # an id is given back also by one who may do nothing else any more
     candidates = [client_id for client_id in spec.client_ids if client_id not in avoid]
     session = _open_leased(spec, database, owner, candidates or list(spec.client_ids))
     session.on_complaint = partial(note_complaint, database, spec.address)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.broker.connect import leased_session
-from airflow_ibkr_plugin.errors import BrokerError, ConfigError, IBKRPluginError, IntentBusy, StoreError
+from airflow_ibkr_plugin.errors import BrokerError, ConfigError, IBKRPluginError, IntentBusy, NotLeader, StoreError
 from airflow_ibkr_plugin.execution.halt import GatewayOf, load
 from airflow_ibkr_plugin.execution.place import execute, resume
 from airflow_ibkr_plugin.execution.request import OrderRequest
@@ -74,6 +74,7 @@ def flatten(
     owner: str,
     wait_seconds: float = WAIT_SECONDS,
     claimant: str = "",
+    succeeds: str = "",
 ) -> Flattening:
     """Close what each strategy of the command's scope holds; for the installation, what the account holds besides.
     Of a closing, what it is about.
@@ -84,8 +85,10 @@ def flatten(
 
     :param claimant: who closes, where that is not the person who repeats the command: a caller takes over at once from
         one of its own name, and waits for any other.
+    :param succeeds: the beginning of the names of those that it takes over from at once besides.
     :raises ConfigError: the command is ended, does not flatten, or its cancel is not verified yet.
     :raises StoreError: the trading database failed.
+    :raises NotLeader: by its guard, which is asked before each order; nothing (more) is sent or stored.
     """
     command = load(database, command_id)
     if not command.flatten or command.cancelled_at is None:
@@ -106,9 +109,9 @@ def flatten(
                     raise ConfigError(
                         f"connection {spec.conn_id!r} leads to {session.source} now.", remedy="Set it back."
                     )
-                with _claim(database, session, claimant or command_id) as claim:
+                with _claim(database, session, claimant or command_id, succeeds) as claim:
                     _flatten_at(session, database, command, owner, wait_seconds, claim, closed, left)
-        except StoreError:
+        except (StoreError, NotLeader):
             raise
         except IntentBusy as error:
             busy = True
@@ -141,7 +144,9 @@ def _in_scope(command: TradingCommand, strategy: str, symbol: str) -> bool:
 
 
 @contextmanager
-def _claim(database: Database, session: BrokerSession, claimant: str) -> Iterator[Callable[[], None]]:
+def _claim(
+    database: Database, session: BrokerSession, claimant: str, succeeds: str = ""
+) -> Iterator[Callable[[], None]]:
     """Be the only one who closes positions of the account; gives what holds the claim longer, or raises IntentBusy."""
     name, one = f"flatten:{gateway_kind(session.source)}:{session.account}", range(1)
     busy = IntentBusy(
@@ -157,13 +162,15 @@ def _claim(database: Database, session: BrokerSession, claimant: str) -> Iterato
 
     with database.write() as transaction:
         leases = ClientLeases(transaction)
-        leases.release(name, one.start, claimant)
+        holder = leases.holder(name, one.start)
+        if holder is not None and (holder == claimant or (succeeds and holder.startswith(succeeds))):
+            leases.release(name, one.start, holder)
         if leases.acquire(name, one, claimant, datetime.now(UTC), _CLAIM_SECONDS) is None:
             raise busy
     try:
         yield renew
     finally:
-        with database.write() as transaction:
+        with database.unguarded().write() as transaction:
             ClientLeases(transaction).release(name, one.start, claimant)
 
 
@@ -188,7 +195,7 @@ def _flatten_at(
             try:
                 said = _close(session, database, command, holding, owner, wait_seconds)
                 closed.append(said)
-            except StoreError:
+            except (StoreError, NotLeader):
                 raise
             except IBKRPluginError as error:
                 said = str(error)

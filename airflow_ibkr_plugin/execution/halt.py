@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
-from airflow_ibkr_plugin.errors import BrokerError, ClientIdInUse, ConfigError, IBKRPluginError, StoreError
+from airflow_ibkr_plugin.errors import BrokerError, ClientIdInUse, ConfigError, IBKRPluginError, NotLeader, StoreError
 from airflow_ibkr_plugin.execution.book import ended
 from airflow_ibkr_plugin.execution.place import resume
 from airflow_ibkr_plugin.execution.recover import SETTLE_SECONDS
@@ -112,6 +112,7 @@ def enforce(database: Database, command_id: str, *, gateway_of: GatewayOf, owner
 
     :param owner: who asks, for leases. :raises ConfigError: there is no such command, or it was ended.
     :raises StoreError: the trading database failed.
+    :raises NotLeader: by its guard; nothing (more) is stored.
     """
     target = load(database, command_id)
     if target.cancelled_at is not None:
@@ -130,7 +131,7 @@ def enforce(database: Database, command_id: str, *, gateway_of: GatewayOf, owner
             continue
         try:
             done, remaining = _enforce_at(database, target, source, spec, owner)
-        except StoreError:
+        except (StoreError, NotLeader):
             raise
         except IBKRPluginError as error:
             unreachable.append(f"{source}: {error}")
@@ -161,6 +162,7 @@ def _enforce_at(
         under_way = _under_way(database, target, source)
         done, why = [], {}
         for order in _working(session, database, target):
+            database.require()
             try:
                 done.append(_cancel(session, order))
             except BrokerError as error:
@@ -232,7 +234,7 @@ def _book(
             continue
         try:
             resume(session, database, row.order_ref, owner=owner, wait_seconds=0.0)
-        except StoreError:
+        except (StoreError, NotLeader):
             raise
         except IBKRPluginError as error:  # that nothing works is confirmed all the same
             log.warning("%s is not booked yet: %s", row.order_ref, error)

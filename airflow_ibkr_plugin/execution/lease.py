@@ -36,7 +36,8 @@ def lease_seconds(spec: GatewaySpec) -> float:
 class IntentLease:
     """A held lease. Times are this machine's UTC, never the broker's clock."""
 
-    def __init__(self, intent_id: int, owner: str, seconds: float) -> None:
+    def __init__(self, database: Database, intent_id: int, owner: str, seconds: float) -> None:
+        self._database = database
         self._intent_id = intent_id
         self._owner = owner
         self._seconds = seconds
@@ -57,7 +58,11 @@ class IntentLease:
         self._renewed = started
 
     def check_before_send(self) -> None:
-        """:raises IntentBusy: so much time has gone by since the last renewal that another worker may take over."""
+        """:raises IntentBusy: so much time has gone by since the last renewal that another worker may take over.
+
+        :raises Exception: what the guard of the database raises.
+        """
+        self._database.require()
         gone = time.monotonic() - self._renewed
         if gone > self._seconds * _SEND_WITHIN:
             raise IntentBusy(
@@ -86,10 +91,10 @@ def hold(database: Database, intent_id: int, owner: str, *, seconds: float) -> I
                 retry_after=max(1.0, left),
             )
     try:
-        yield IntentLease(intent_id, unique, seconds)
+        yield IntentLease(database, intent_id, unique, seconds)
     finally:
         try:
-            with database.write() as transaction:
+            with database.unguarded().write() as transaction:
                 Intents(transaction).release_lease(intent_id, unique)
         except StoreError as error:
             # It runs out by itself; the error that brought us here must not be hidden by this one.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from airflow_ibkr_plugin.errors import BrokerTimeout, ConfigError
+from airflow_ibkr_plugin.errors import BrokerTimeout
 from airflow_ibkr_plugin.execution.flatten import flatten
-from airflow_ibkr_plugin.service.commands import LONGEST_WAIT
+from airflow_ibkr_plugin.service.commands import LONGEST_WAIT, carry_on
 from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 #: How long one closing order may take: shorter than the service's patience with a job when it is told to stop. What
 #: does not fill is cancelled, and the next round closes the rest.
 WAIT_SECONDS = 8.0
+# With the number of the term behind it: a leader takes over at once from those before it, and they notice.
+_CLAIMANT = "service/"
 
 
 def closing_jobs(database: Database, term: Term, gateway_of: GatewayOf) -> list[Job]:
@@ -32,34 +34,35 @@ def closing_jobs(database: Database, term: Term, gateway_of: GatewayOf) -> list[
 
 
 def close_positions(database: Database, term: Term, gateway_of: GatewayOf) -> bool:
-    """One round for each command whose cancel is verified and whose positions are not closed.
+    """One round for each command whose cancel is verified and whose positions are not closed; what goes wrong with one
+    keeps no other from its round. The term is asked before each order.
 
+    :raises NotLeader: the term is over; nothing (more) is sent or stored.
+    :raises Exception: what went wrong with a command; of several, a group.
     :raises BrokerTimeout: something is held still, or a gateway could not be asked; what and why.
     """
-    with database.read() as session:
-        commands = [command.id for command in TradingCommands(session).unflattened()]
-    held = []
-    for command_id in commands:
-        term.require()
-        name = f"service/{command_id}"
-        try:
-            found = flatten(
-                database,
-                command_id,
-                gateway_of=gateway_of,
-                owner=f"{name}/{term.owner}",
-                wait_seconds=WAIT_SECONDS,
-                claimant=name,
-            )
-        except ConfigError as error:  # it was ended in this very moment
-            log.info("command is not carried on", command=command_id, error=str(error))
-            continue
+    database = database.guarded(term)
+
+    def open_commands() -> list[str]:
+        with database.read() as session:
+            return [command.id for command in TradingCommands(session).unflattened()]
+
+    def close(command_id: str) -> str:
+        found = flatten(
+            database,
+            command_id,
+            gateway_of=gateway_of,
+            owner=f"{_CLAIMANT}{command_id}/{term.owner}",
+            wait_seconds=WAIT_SECONDS,
+            claimant=f"{_CLAIMANT}{term.fence}",
+            succeeds=_CLAIMANT,
+        )
         for line in found.closed:
             log.info("closing by command", command=command_id, order=line)
-        if found.left:
-            held.append(f"{command_id}: {'; '.join(found.left)}")
-        else:
+        if not found.left:
             log.info("command done: all positions of it are closed", command=command_id)
-    if held:
-        raise BrokerTimeout(f"Not closed yet: {' | '.join(held)}", remedy="It is tried again; or close it in TWS.")
+        return "; ".join(found.left)
+
+    if held := carry_on(term, open_commands, close):
+        raise BrokerTimeout(f"Not closed yet: {held}", remedy="It is tried again; or close it in TWS.")
     return True

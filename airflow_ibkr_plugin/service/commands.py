@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from airflow_ibkr_plugin.errors import BrokerTimeout
+from airflow_ibkr_plugin.errors import BrokerTimeout, NotLeader
 from airflow_ibkr_plugin.execution.halt import enforce
 from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
@@ -36,34 +37,51 @@ def enforce_commands(database: Database, term: Term, gateway_of: GatewayOf) -> b
     :raises BrokerTimeout: something works still, or a gateway could not be asked; what and why.
     :raises Exception: what went wrong with a command besides; of several, a group.
     """
-    unverified: list[str] = []
-    failed: dict[str, Exception] = {}
-    for command_id in _uncancelled(database):
-        term.require()
-        try:
-            found = enforce(database, command_id, gateway_of=gateway_of, owner=f"service/{term.owner}/{command_id}")
-        except Exception as error:  # noqa: BLE001  a kill switch must not hang on another one's fault
-            failed[command_id] = error
-            continue
+    database = database.guarded(term)
+
+    def enforce_one(command_id: str) -> str:
+        found = enforce(database, command_id, gateway_of=gateway_of, owner=f"service/{term.owner}/{command_id}")
         for line in found.cancelled:
             log.info("cancelled by command", command=command_id, order=line)
         if found.verified:
             log.info("command verified: nothing of its scope works", command=command_id)
-        else:
-            unverified.append(f"{command_id}: {'; '.join((*found.left, *found.unreachable))}")
+        return "; ".join((*found.left, *found.unreachable))
+
+    if unverified := carry_on(term, lambda: _uncancelled(database), enforce_one):
+        raise BrokerTimeout(
+            f"Not verified that nothing works: {unverified}",
+            remedy="It is tried again; cancel by hand in TWS if it stays.",
+        )
+    return True
+
+
+def carry_on(term: Term, open_commands: Callable[[], list[str]], work: Callable[[str], str]) -> str:
+    """A round of each command; what goes wrong with one keeps no other from its round.
+
+    :param open_commands: ids of those that are not carried out, oldest first.
+    :param work: a round of one; returns what is left of it, '' for nothing.
+    :returns: what is left, by command. :raises NotLeader: the term is over.
+    :raises Exception: what went wrong with a command; of several, a group.
+    """
+    left: list[str] = []
+    failed: dict[str, Exception] = {}
+    for command_id in open_commands():
+        term.require()
+        try:
+            if found := work(command_id):
+                left.append(f"{command_id}: {found}")
+        except NotLeader:
+            raise
+        except Exception as error:  # noqa: BLE001  a kill switch must not hang on another one's fault
+            failed[command_id] = error
     if failed:
-        still = _uncancelled(database)  # without those that a looser state has ended meanwhile
+        still = open_commands()  # without those that a looser state has ended meanwhile
         errors = [error for command_id, error in failed.items() if command_id in still]
         if len(errors) > 1:
             raise ExceptionGroup("several commands failed", errors)
         if errors:
             raise errors[0]
-    if unverified:
-        raise BrokerTimeout(
-            f"Not verified that nothing works: {' | '.join(unverified)}",
-            remedy="It is tried again; cancel by hand in TWS if it stays.",
-        )
-    return True
+    return " | ".join(left)
 
 
 def _uncancelled(database: Database) -> list[str]:

@@ -68,7 +68,7 @@ class Follower:
     """Follows the orders of one source."""
 
     def __init__(self, database: Database, term: Term, source: str, gateway_of: GatewayOf) -> None:
-        self._database = database
+        self._database = database.guarded(term)
         self._term = term
         self._source = source
         self._gateway_of = gateway_of

@@ -35,12 +35,11 @@ def alert_overdue(database: Database, term: Term) -> bool:
 
     :raises NotLeader: the term is over; nothing (more) is stored.
     """
-    now = datetime.now(UTC)
+    now, database = datetime.now(UTC), database.guarded(term)
     with database.read() as session:
         rows = Intents(session).unknown(sent_before=now - ALERT_AFTER)
     for row in rows:
         with database.write() as session:
-            term.check(session)
             tell_ambiguous(session, row, row.reason, now)
     return True
 

@@ -35,7 +35,7 @@ class Reconciler:
     """Reconciles the account that a connection leads to."""
 
     def __init__(self, database: Database, term: Term, source: str, gateway_of: GatewayOf) -> None:
-        self._database = database
+        self._database = database.guarded(term)
         self._term = term
         self._source = source
         self._gateway_of = gateway_of
@@ -44,6 +44,7 @@ class Reconciler:
         """Reconcile once, whatever is found.
 
         :raises BrokerError: it could not be made, which is stored.
+        :raises NotLeader: the term is over; nothing (more) is stored.
         :raises ConfigError: the connection is gone, or leads to another kind of gateway by now.
         """
         self._term.require()

@@ -33,7 +33,7 @@ class Term:
     Once over it stays over, although the lease may still run: what acted in it has stopped.
 
     The lease's times are this machine's UTC; whether it still holds is measured by the monotonic clock, from before
-    the renewal was asked for. What acts asks :meth:`over`; what writes asks :meth:`check` in its own transaction.
+    the renewal was asked for. What acts asks :meth:`over`; what writes does so through a database that it guards.
 
     :ivar fence: its number; every later term's is higher.
     """

@@ -63,18 +63,16 @@ def send_alerts(database: Database, urls: tuple[str, ...]) -> bool:
 
 def expire_leases(database: Database, term: Term) -> bool:
     """Take back what crashed holders left: reservations that were never sent, and client ids."""
-    now = datetime.now(UTC)
+    now, database = datetime.now(UTC), database.guarded(term)
     with database.read() as session:
         places = UnheldIntents(session, now).reserved()
     for source, account in places:
         with database.write() as session:
-            term.check(session)
             released = Intents(session).release_unheld(source, account, now=now)
         for intent in released:
             log.warning("reservation released", order_ref=intent.order_ref, symbol=intent.symbol, run_id=intent.run_id)
-            record_order(database, intent.dag_id, intent.run_id, intent.order_ref)
+            record_order(database.unguarded(), intent.dag_id, intent.run_id, intent.order_ref)
     with database.write() as session:
-        term.check(session)
         if expired := ClientLeases(session).expire(now):
             log.info("client ids released", count=expired)
     return True
@@ -82,8 +80,7 @@ def expire_leases(database: Database, term: Term) -> bool:
 
 def record_limits_that_ended(database: Database, term: Term) -> bool:
     """Record the account limits whose time is over. They have not been in force since, recorded or not."""
-    with database.write() as session:
-        term.check(session)
+    with database.guarded(term).write() as session:
         for change in Limits(session).record_ends(current_time(session)):
             log.info("account limit reverted", rule=change.rule, account=change.account, limit=change.new_parameters)
     return True

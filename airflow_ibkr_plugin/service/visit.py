@@ -18,7 +18,6 @@ from airflow_ibkr_plugin.execution.recover import adopt, recover
 from airflow_ibkr_plugin.execution.request import request_of
 from airflow_ibkr_plugin.execution.settle import settle
 from airflow_ibkr_plugin.execution.summary import record_order
-from airflow_ibkr_plugin.service.fenced import FencedLease
 from airflow_ibkr_plugin.service.overdue import tell_ambiguous
 from airflow_ibkr_plugin.trading.orders import TERMINAL, IntentState
 
@@ -40,7 +39,7 @@ class Visit:
     asks again for a cancel that was asked for."""
 
     def __init__(self, database: Database, term: Term, session: BrokerSession, owner: str) -> None:
-        self._database = database
+        self._database = database.guarded(term)
         self._term = term
         self._session = session
         self._owner = owner
@@ -74,7 +73,8 @@ class Visit:
         if after != before:
             filled = f"{after.filled:f}"
             log.info("booked", order_ref=row.order_ref, symbol=row.symbol, state=str(after.state), filled=filled)
-            record_order(self._database, row.dag_id, row.run_id, row.order_ref)
+            told = self._database.unguarded()  # what is booked is so, whoever leads
+            record_order(told, row.dag_id, row.run_id, row.order_ref)
         return state
 
     def protect(self, entry: OrderIntent, find: Find) -> None:
@@ -99,7 +99,7 @@ class Visit:
             session=self._session,
             database=self._database,
             request=request_of(row, wait_seconds=0),
-            lease=FencedLease(lease, self._term),
+            lease=lease,
             intent_id=row.id,
         )
 
@@ -114,5 +114,4 @@ class Visit:
 
     def _alert(self, row: OrderIntent, reason: str) -> None:
         with self._database.write() as session:
-            self._term.check(session)
             tell_ambiguous(session, row, reason, datetime.now(UTC))

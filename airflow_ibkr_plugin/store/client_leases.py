@@ -38,6 +38,11 @@ class ClientLeases:
                 return client_id
         return None
 
+    def holder(self, source: str, client_id: int) -> str | None:
+        """Who has it, or had it last and never gave it back."""
+        query = select(ClientLease.owner).where(ClientLease.source == source, ClientLease.client_id == client_id)
+        return self._session.scalar(query)
+
     def renew(self, source: str, client_id: int, owner: str, now: datetime, seconds: float) -> bool:
         """Hold the id longer. False if the lease has run out or is another's: disconnect."""
         statement = (

@@ -7,6 +7,8 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
+from typing import Protocol
 
 from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy.exc import (
@@ -31,6 +33,16 @@ SQLITE_FULL = 13  # https://www.sqlite.org/rescode.html#full
 POSTGRES_DISK_FULL = "53100"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 
+class Guard(Protocol):
+    """Says whether something may still be done in somebody's name; raises where not."""
+
+    def require(self) -> None:
+        """As far as is known without asking the database."""
+
+    def check(self, transaction: Session) -> None:
+        """For certain, until the transaction's end."""
+
+
 class Database:
     """The trading database at one URL. Connects on first use; after a fork the child makes connections of its own.
 
@@ -46,6 +58,7 @@ class Database:
         self._engine = make_engine(self.url)
         self._pid = os.getpid()
         self._checked = False
+        self._guard: Guard | None = None
         # Connections of the parent process: kept, because to collect them would close them under the parent.
         self._inherited: list[Engine] = []
 
@@ -82,6 +95,7 @@ class Database:
 
         :param serialize: a name that only one transaction may hold at a time, wherever it runs: what is read under
             it stays true until the commit. SQLite has one writer at a time anyway.
+        :raises Exception: what the guard raises; nothing was stored.
         :raises StoreFull: no space is left; nothing of this session was stored, all else is still there.
         :raises StoreError: the database failed, or was locked for too long.
         """
@@ -89,6 +103,25 @@ class Database:
             if serialize:
                 lock(session, serialize)
             yield session
+            if self._guard is not None:  # last: what it locks is wanted by others
+                self._guard.check(session)
+
+    def guarded(self, guard: Guard) -> Database:
+        """The same, through which nothing is committed but what the guard lets pass."""
+        twin = copy(self)
+        twin._guard = guard
+        return twin
+
+    def unguarded(self) -> Database:
+        """The same without its guard: to give back what was held in its name."""
+        twin = copy(self)
+        twin._guard = None
+        return twin
+
+    def require(self) -> None:
+        """Ask before what cannot be taken back. :raises Exception: what the guard raises."""
+        if self._guard is not None:
+            self._guard.require()
 
     def dispose(self) -> None:
         """Close this process's idle connections."""

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from airflow_ibkr_plugin.broker.connect import leased_session
-from airflow_ibkr_plugin.errors import BrokerTimeout, NotLeader
+from airflow_ibkr_plugin.errors import BrokerTimeout, IntentBusy, NotLeader
+from airflow_ibkr_plugin.execution import flatten as flatten_module
+from airflow_ibkr_plugin.execution import gate, send
 from airflow_ibkr_plugin.execution import halt as halt_module
 from airflow_ibkr_plugin.execution.close import begin_close
 from airflow_ibkr_plugin.execution.halt import enforce, set_state
 from airflow_ibkr_plugin.execution.place import execute
+from airflow_ibkr_plugin.service import closing
 from airflow_ibkr_plugin.service.closing import close_positions
 from airflow_ibkr_plugin.service.commands import enforce_commands
 from airflow_ibkr_plugin.store.client_leases import ClientLeases
@@ -101,6 +104,77 @@ def test_nothing_is_closed_in_the_name_of_a_term_that_is_over(floor: Any, term: 
     with pytest.raises(NotLeader):
         close_positions(floor.database, term, lambda _: floor.spec)
     assert floor.position() == 10
+
+
+def test_who_leads_takes_over_at_once_from_who_led_and_that_one_notices(floor: Any, term: Any) -> None:
+    """As after a kill; or of one that stood still, and goes on beside the new leader."""
+    halt(floor)
+    with (
+        leased_session(floor.spec, floor.database, owner="old") as session,
+        flatten_module._claim(floor.database, session, "service/0", "service/") as renew,
+    ):
+        renew()
+        assert close_positions(floor.database, term, lambda _: floor.spec)
+        with pytest.raises(IntentBusy):
+            renew()
+    assert floor.position() == 0
+
+
+def test_a_term_that_ends_between_two_holdings_closes_no_more(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with leased_session(floor.spec, floor.database, owner="t") as session:
+        request = floor.request(session, "run-2", symbol="AAPL", ticket=OrderTicket(side=Side.BUY, quantity=Decimal(3)))
+        assert execute(session, floor.database, request, owner="t").filled == 3
+    halt(floor)
+    sent: list[str] = []
+
+    def last(*given: Any, **options: Any) -> Any:
+        outcome = execute(*given, **options)
+        sent.append(outcome.symbol)
+        term.end()
+        return outcome
+
+    monkeypatch.setattr(flatten_module, "execute", last)
+    with pytest.raises(NotLeader):
+        close_positions(floor.database, term, lambda _: floor.spec)
+    assert len(sent) == 1
+    assert floor.position() in (3, 10)
+    assert open_commands(floor) == ["c1"]
+
+
+def test_a_term_that_ends_before_the_send_sends_nothing(floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    halt(floor)
+    before = len(floor.gateway.control("orders")["orders"])
+
+    def stood_still(*given: Any, **options: Any) -> Any:
+        sending = gate.begin_sending(*given, **options)
+        term.end()
+        return sending
+
+    monkeypatch.setattr(send, "begin_sending", stood_still)
+    with pytest.raises(NotLeader):
+        close_positions(floor.database, term, lambda _: floor.spec)
+    assert len(floor.gateway.control("orders")["orders"]) == before
+
+
+def test_a_command_that_fails_keeps_no_other_from_its_round(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_close(floor.database, "c0", "demo", symbol="SPY", quantity=Decimal(4), by="t")
+    assert enforce_commands(floor.database, term, lambda _: floor.spec)
+    halt(floor)
+
+    def broken(database: Any, command_id: str, **options: Any) -> Any:
+        if command_id == "c0":
+            raise ZeroDivisionError("a bug")
+        return flatten_module.flatten(database, command_id, **options)
+
+    monkeypatch.setattr(closing, "flatten", broken)
+    with pytest.raises(ZeroDivisionError):
+        close_positions(floor.database, term, lambda _: floor.spec)
+    assert floor.position() == 0
+    assert open_commands(floor) == ["c0"]
 
 
 def test_a_service_closes_what_a_dead_command_left(floor: Any, servers: Any, until: Any) -> None:

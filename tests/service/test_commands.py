@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from airflow_ibkr_plugin.errors import BrokerTimeout, NotLeader
+from airflow_ibkr_plugin.execution import halt as halt_module
 from airflow_ibkr_plugin.execution.halt import Enforcement, enforce, set_state
 from airflow_ibkr_plugin.service import commands
 from airflow_ibkr_plugin.service.commands import command_jobs, enforce_commands
 from airflow_ibkr_plugin.service.jobs import Fault
+from airflow_ibkr_plugin.service.term import stand
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.trading.orders import IntentState, OrderTicket, OrderType, Side, TimeInForce
@@ -61,6 +63,45 @@ def test_nothing_is_cancelled_in_the_name_of_a_term_that_is_over(
     with pytest.raises(NotLeader):
         enforce_commands(floor.database, term, lambda _: floor.spec)
     assert floor.intent(order_ref).state is IntentState.WORKING
+
+
+def test_one_that_stood_still_stores_nothing_of_what_it_found(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_ref = floor.leave_order(monkeypatch, ticket=FAR_BELOW)
+    halt(floor)
+    look = halt_module._working
+
+    def late(*given: Any) -> Any:
+        found = look(*given)
+        if not found and term.release():  # cancelled; meanwhile another leads
+            assert stand(floor.database, "another") is not None
+        return found
+
+    monkeypatch.setattr(halt_module, "_working", late)
+    with pytest.raises(NotLeader):
+        enforce_commands(floor.database, term, lambda _: floor.spec)
+    assert floor.intent(order_ref).state is IntentState.WORKING
+    assert uncancelled(floor) == ["c1"]
+
+
+def test_a_term_that_ends_while_it_cancels_cancels_no_more(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run_id in ("run-1", "run-2"):
+        floor.leave_order(monkeypatch, run_id, ticket=FAR_BELOW)
+    halt(floor)
+    cancel = halt_module._cancel
+
+    def last(*given: Any) -> str:
+        term.end()
+        return cancel(*given)
+
+    monkeypatch.setattr(halt_module, "_cancel", last)
+    with pytest.raises(NotLeader):
+        enforce_commands(floor.database, term, lambda _: floor.spec)
+
+    assert [order["status"] for order in floor.gateway.control("orders")["orders"]].count("Cancelled") == 1
 
 
 def test_a_command_that_fails_keeps_no_other_from_being_carried_out(

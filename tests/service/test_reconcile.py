@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from airflow_ibkr_plugin.broker.session import BrokerSession
-from airflow_ibkr_plugin.errors import ConfigError, GatewayUnavailable
+from airflow_ibkr_plugin.errors import BrokerTimeout, ConfigError, GatewayUnavailable, NotLeader
 from airflow_ibkr_plugin.execution import reconcile as engine
 from airflow_ibkr_plugin.service.follow import Follower
 from airflow_ibkr_plugin.service.reconcile import reconcile_jobs
+from airflow_ibkr_plugin.service.term import stand
 from airflow_ibkr_plugin.store.models import ReconciliationRow
 from airflow_ibkr_plugin.store.trading_states import TradingStates
 from airflow_ibkr_plugin.trading.orders import IntentState
@@ -87,6 +88,28 @@ def test_a_gateway_that_is_away_is_stored_once_and_reconciled_when_it_is_back(
     (job,) = jobs(floor, term)
     assert job.work()
     assert made(floor)[-1].result is Result.AGREE
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_that_stood_still_stores_no_stale_result(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    floor.leave_order(monkeypatch)
+    (job,) = jobs(floor, term)
+    before, ask = len(made(floor)), BrokerSession.positions
+
+    def late(session: BrokerSession) -> Any:
+        found = ask(session)
+        if term.release():  # it was paused here, and another leads
+            assert stand(floor.database, "another") is not None
+        if fails:
+            raise BrokerTimeout("no answer")
+        return found
+
+    monkeypatch.setattr(BrokerSession, "positions", late)
+    with pytest.raises(NotLeader):
+        job.work()
+    assert len(made(floor)) == before
 
 
 def test_a_connection_that_leads_elsewhere_reconciles_nothing(

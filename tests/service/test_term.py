@@ -10,10 +10,10 @@ from freezegun import freeze_time
 
 from airflow_ibkr_plugin.errors import IntentBusy, NotLeader
 from airflow_ibkr_plugin.execution.lease import hold
-from airflow_ibkr_plugin.service.fenced import FencedLease
-from airflow_ibkr_plugin.service.term import new_owner, stand
+from airflow_ibkr_plugin.service.term import Term, new_owner, stand
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.leaders import SERVICE, Leaders
+from airflow_ibkr_plugin.store.models import Meta
 
 both = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 
@@ -96,6 +96,38 @@ def test_what_is_written_in_its_name_is_not_committed_once_another_term_has_begu
         first.check(session)
 
 
+@both
+def test_through_a_database_that_it_guards_nothing_is_committed_behind_it(database: Database) -> None:
+    first = stand(database, "a", seconds=600)
+    assert first is not None
+    guarded = database.guarded(first)
+    with guarded.write() as session:
+        session.add(Meta(key="in time", value=""))
+    guarded.require()
+    with pytest.raises(NotLeader):
+        write_as_the_term_ends(guarded, first)
+    with guarded.read() as session:  # whoever it is may read
+        assert session.get(Meta, "in time") is not None
+        assert session.get(Meta, "too late") is None
+    first.end()
+    with pytest.raises(NotLeader):
+        guarded.require()
+    with guarded.unguarded().write() as session:
+        session.delete(session.get(Meta, "in time"))
+    guarded.unguarded().require()
+
+
+def write_as_the_term_ends(guarded: Database, term: Term) -> None:
+    with guarded.write() as session:
+        session.add(Meta(key="too late", value=""))
+        session.flush()
+        if session.get_bind().dialect.name == "sqlite":  # which has one writer at a time
+            term.end()
+        else:  # another leads before it commits
+            assert term.release()
+            assert stand(guarded.unguarded(), "b") is not None
+
+
 def test_told_to_end_it_is_over_at_once(database: Database) -> None:
     term = stand(database, "a")
     assert term is not None
@@ -108,41 +140,40 @@ def test_told_to_end_it_is_over_at_once(database: Database) -> None:
 
 def test_a_lease_on_an_intent_lets_nothing_through_after_the_term(floor: Any, term: Any, monkeypatch: Any) -> None:
     row = floor.intent(floor.leave_order(monkeypatch))
-    with hold(floor.database, row.id, "service", seconds=60) as lease:
-        fenced = FencedLease(lease, term)
-        with floor.database.write() as transaction:
-            fenced.renew(transaction)
-        fenced.check_before_send()
+    guarded = floor.database.guarded(term)
+    with hold(guarded, row.id, "service", seconds=60) as lease:
+        with guarded.write() as transaction:
+            lease.renew(transaction)
+        lease.check_before_send()
         with pytest.raises(IntentBusy), hold(floor.database, row.id, "worker", seconds=60):
             pass
         assert term.release()
         assert stand(floor.database, "another") is not None
-        with pytest.raises(NotLeader), floor.database.write() as transaction:
-            fenced.renew(transaction)
+        with pytest.raises(NotLeader), guarded.write() as transaction:
+            lease.renew(transaction)
         term.end()
         with pytest.raises(NotLeader):
-            fenced.check_before_send()
+            lease.check_before_send()
+    with hold(floor.database, row.id, "worker", seconds=60):  # it was given back all the same
+        pass
 
 
 def test_a_lease_on_an_intent_that_was_lost_lets_nothing_through_either(
     floor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = floor.intent(floor.leave_order(monkeypatch))
-    with (
-        freeze_time(datetime.now(UTC), real_asyncio=True) as clock,
-        hold(floor.database, row.id, "service", seconds=60) as lease,
-    ):
+    with freeze_time(datetime.now(UTC), real_asyncio=True) as clock:
         term = stand(floor.database, "a", seconds=600)
         assert term is not None
-        fenced = FencedLease(lease, term)
-        clock.tick(31)
-        with pytest.raises(IntentBusy, match="stood still for 31 s"):
-            fenced.check_before_send()
-        clock.tick(30)
-        with (
-            hold(floor.database, row.id, "worker", seconds=60),
-            pytest.raises(IntentBusy, match="lost to another"),
-            floor.database.write() as transaction,
-        ):
-            fenced.renew(transaction)
-        assert not term.over()
+        with hold(floor.database.guarded(term), row.id, "service", seconds=60) as lease:
+            clock.tick(31)
+            with pytest.raises(IntentBusy, match="stood still for 31 s"):
+                lease.check_before_send()
+            clock.tick(30)
+            with (
+                hold(floor.database, row.id, "worker", seconds=60),
+                pytest.raises(IntentBusy, match="lost to another"),
+                floor.database.write() as transaction,
+            ):
+                lease.renew(transaction)
+            assert not term.over()
