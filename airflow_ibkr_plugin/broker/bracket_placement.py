@@ -22,6 +22,8 @@ from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket, OrderType
 
 _UNSET = 1.7976931348623157e308  # how the protocol says that a field has no value
+# "Can't find order with id": of an exit, where the gateway does not have its entry.
+_NO_PARENT = 135
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +91,17 @@ async def _confirm(
         except OrderRejected as refused:
             found.append(refused)
     if isinstance(found[0], OrderRejected):
+        entry, *exits = (errors[leg.order_id] for leg in legs)
+        lost = not entry and any(error.code == _NO_PARENT for own in exits for error in own)
         after = await discard(gateway, [leg.order_id for leg in legs], [leg.order_ref for leg in legs])
         if any(order.order_ref == legs[0].order_ref and _lived(order) for order in after.orders) or after.executions:
             raise BrokerTimeout(
                 f"Order {legs[0].order_ref} came to be listed after its cancel; what became of it is unknown.",
+                remedy="Look for its orderRef at the broker before anything is sent again.",
+            )
+        if lost:  # nobody refused it
+            raise BrokerTimeout(
+                f"Order {legs[0].order_ref} did not arrive: the gateway refused its exits for want of it.",
                 remedy="Look for its orderRef at the broker before anything is sent again.",
             )
     return found

@@ -136,6 +136,17 @@ def test_an_entry_that_is_listed_late_is_not_taken_for_a_refused_one(
         assert statuses(session, unit) == ["Cancelled", "", "Cancelled"]
 
 
+def test_an_entry_that_was_lost_on_its_way_is_not_taken_for_a_refused_one(
+    session: BrokerSession, spy: Instrument, simulator: SimulatorHandle
+) -> None:
+    unit = legs(session)
+    simulator.control("lose_order", order_ref=unit[0].order_ref)
+    with pytest.raises(BrokerTimeout, match="did not arrive"):
+        session.place_bracket(spy, unit, account=session.account)
+    assert statuses(session, unit) == ["", "", ""]
+    assert not kept(session, spy, unit[0])
+
+
 def test_an_id_that_was_used_is_refused_before_anything_is_sent(session: BrokerSession, spy: Instrument) -> None:
     unit = legs(session)
     session.place_bracket(spy, unit, account=session.account)

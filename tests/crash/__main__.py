@@ -22,9 +22,9 @@ from pathlib import Path
 
 def main() -> int:
     options = argparse.ArgumentParser(prog="crash-test")
-    options.add_argument("--cases", type=int, default=int(os.environ.get("CRASH_CASES", "2000")))
-    options.add_argument("--airflow", type=int, default=60, help="cases in a real Airflow")
-    options.add_argument("--service", type=int, default=60, help="cases against the service")
+    options.add_argument("--cases", type=int, default=int(os.environ.get("CRASH_CASES", "1900")))
+    options.add_argument("--airflow", type=int, default=52, help="cases in a real Airflow")
+    options.add_argument("--service", type=int, default=42, help="cases against the service")
     options.add_argument("--seed", type=int, default=int(os.environ.get("CRASH_SEED", "7")))
     options.add_argument("--only", type=int, help="the number of the one case to run")
     options.add_argument("--lanes", type=int, default=int(os.environ.get("CRASH_LANES", "3")), help="at work at once")

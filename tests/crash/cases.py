@@ -119,13 +119,13 @@ def make_cases(clean: dict[str, Clean], number: int, seed: int) -> list[Case]:
     """Random kills under random faults; every commit under every fault; every boundary of every scenario.
 
     Messages that are not about orders, prices and account values above all, are left to chance. Of the last two of the
-    three as many as there is room for. Half of the cases are random where there is not room for all; the first random
-    ones are the same for every number of cases.
+    three as many as there is room for. A fifth of the cases are random where there is not room for all; the
+    first random ones are the same for every number of cases.
     """
     chance = random.Random(seed)
     everywhere = [(each, NO_FAULT, (kill,), False, ENTRY_LEG) for each in SCENARIOS for kill in _each(clean[each.name])]
     under_faults = list(_under_faults(clean, random.Random(seed)))
-    count = max(number - len(everywhere) - len(under_faults), number // 2)
+    count = max(number - len(everywhere) - len(under_faults), number // 5)
     cases = [_random(n, chance) for n in range(count)]
     left = number - count
     if left < len(everywhere) + len(under_faults):
