@@ -17,7 +17,7 @@ from airflow_ibkr_plugin.broker.codes import MESSAGE_RATE
 from airflow_ibkr_plugin.errors import BrokerError, GatewayUnavailable, PacingViolation, StoreError
 from airflow_ibkr_plugin.store.pacing_events import PacingEvents, PacingRequests
 from airflow_ibkr_plugin.store.sql import current_time
-from airflow_ibkr_plugin.trading.pacing import MARGIN, WINDOW, HistoryRequest, Pace, pace_at, wait_for
+from airflow_ibkr_plugin.trading.pacing import MARGIN, WINDOW, HistoryRequest, Pace, bounded, pace_at, wait_for
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -121,7 +121,7 @@ class Pacing:
     def _try(self, request: HistoryRequest) -> tuple[int, float]:
         """Look whether the request may be sent, and note it as sent if so; else how many seconds to wait."""
         with self._database.write(serialize=f"pacing:{self._gateway}") as transaction:
-            now, requests = self._clock(transaction), PacingRequests(transaction)
+            now, requests = self._now(transaction), PacingRequests(transaction)
             complaints = PacingEvents(transaction).recent(self._gateway, now - _REMEMBERED)
             requests.forget(self._gateway, now - _REMEMBERED)
             mine = requests.line_up(self._gateway, self._owner, request, now=now, until=now + _KEPT)
@@ -132,6 +132,22 @@ class Pacing:
             else:
                 mine.sent_at, mine.until = now, now + _OPEN
             return mine.id, wait.total_seconds()
+
+    def _now(self, transaction: Session) -> datetime:
+        """The time. Where the clock was set back, what was noted before counts as noted now.
+
+        Else a full budget would hold everybody up until the time of its requests comes again.
+        """
+        moment = self._clock(transaction)
+        places = PacingRequests(transaction).noted_after(self._gateway, moment)
+        complaints = [one for one in PacingEvents(transaction).recent(self._gateway, moment) if one.at > moment]
+        now = self._clock(transaction)  # once all is read: answers are noted by others meanwhile
+        for place in places:
+            place.sent_at, place.until = bounded(place, now, open_for=_OPEN, kept=_KEPT)
+        for complaint in complaints:
+            complaint.at, complaint.sent_at = min(complaint.at, now), min(complaint.sent_at, now)
+        transaction.flush()
+        return now
 
     def _answered(self, row_id: int, complaint: BrokerError | None) -> None:
         try:

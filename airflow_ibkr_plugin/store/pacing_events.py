@@ -51,6 +51,11 @@ class PacingRequests:
         )
         return list(self._session.scalars(query.order_by(PacingRequest.id)))
 
+    def noted_after(self, gateway: str, moment: datetime) -> list[PacingRequest]:
+        """What is open or in line at that moment, or was noted by a clock that was ahead of it."""
+        query = select(PacingRequest).where(PacingRequest.gateway == gateway, PacingRequest.until > moment)
+        return list(self._session.scalars(query))
+
     def get(self, row_id: int) -> PacingRequest:
         """One request that is known to be there."""
         return self._session.get_one(PacingRequest, row_id)

@@ -151,6 +151,21 @@ def wait_for(request: HistoryRequest, ahead: Sequence[Place], pace: Pace, now: d
     return max(free) - now
 
 
+def bounded(place: Place, now: datetime, *, open_for: timedelta, kept: timedelta) -> tuple[datetime | None, datetime]:
+    """`sent_at` and `until` of a request where the clock may have been set back since they were noted.
+
+    All that was noted was noted before now. So what was answered is counted from now at the latest, which is never too
+    early, and what is open or in line is taken for dead no later than if it were noted now.
+
+    :param open_for: from `sent_at` to `until` while there is no answer. :param kept: after its turn, in line.
+    """
+    if place.sent_at is None:
+        return None, min(place.until, now + WINDOW + MARGIN + kept)
+    answered = place.until - place.sent_at < open_for
+    sent_at = min(place.sent_at, now)
+    return sent_at, min(place.until, now if answered else sent_at + open_for)
+
+
 def _latest(place: Place, now: datetime) -> datetime:
     """When it reached the broker at the latest, as far as is known now."""
     return min(place.until, now)

@@ -100,6 +100,25 @@ def test_a_request_that_takes_long_is_counted_from_its_answer(database: Database
     assert broker.asked == [NOON + timedelta(seconds=7 + 15.3)]
 
 
+def test_a_clock_that_is_set_back_by_a_day_holds_nobody_up_for_a_day(database: Database) -> None:
+    time = Time()
+    spend(database, time)
+    time.now -= timedelta(days=1)
+    broker = Answering(time)
+    pacing(database, time, most_wait=3600).history(broker, None, request())
+    assert sum(time.slept) == pytest.approx(600.3)  # and not sooner: nobody knows how long ago they were sent
+    assert max(row.until for row in rows(database)) == time.now
+
+
+def test_nor_does_a_complaint_from_before(database: Database) -> None:
+    time = Time()
+    with pytest.raises(GatewayUnavailable):
+        pacing(database, time).history(Answering(time, GatewayUnavailable("x", code=100)), None, request())
+    time.now -= timedelta(days=1)
+    pacing(database, time, most_wait=3600).history(Answering(time), None, request(con_id=2))
+    assert sum(time.slept) == pytest.approx(15.3)
+
+
 def test_each_gateway_has_a_budget_of_its_own(database: Database) -> None:
     time = Time()
     spend(database, time)

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -24,12 +25,14 @@ from airflow_ibkr_plugin.trading.pacing import (
     WINDOW,
     HistoryRequest,
     Pace,
+    bounded,
     pace_at,
     wait_for,
 )
 
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 ZERO = timedelta(0)
+OPEN, KEPT = timedelta(minutes=3), timedelta(minutes=1)
 
 
 @dataclass
@@ -231,11 +234,18 @@ class World:
     counted: int = 0
     open: int = 0
     waited: list[float] = field(default_factory=list)
+    set_back: float = 0.0  # by so much the workers' clock shows less than the time that has gone by
     _steps: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         self.broker = Broker(lambda: self.now)
+
+    def clock(self) -> datetime:
+        return after(self.now - self.set_back)
+
+    def turn_back(self, seconds: float) -> None:
+        self.set_back += seconds
 
     def later(self, seconds: float, step: Callable[[], None]) -> None:
         heapq.heappush(self._steps, (self.now + seconds, next(self._numbers), step))
@@ -250,18 +260,21 @@ class World:
             self.later(job.pause, lambda: self._line_up(job, jobs))
 
     def _line_up(self, job: Job, jobs: Iterator[Job]) -> None:
-        self.rows.append(row(job.request, None, after(self.now + 60)))
+        self.rows.append(row(job.request, None, self.clock() + KEPT))
         self._look(len(self.rows) - 1, job, jobs, self.now)
 
     def _look(self, index: int, job: Job, jobs: Iterator[Job], since: float) -> None:
+        now = self.clock()
+        for one in self.rows:
+            one.sent_at, one.until = bounded(one, now, open_for=OPEN, kept=KEPT)
         ahead = [r for n, r in enumerate(self.rows) if n != index and (r.sent_at or n < index)]
-        mine, pause = self.rows[index], wait_for(job.request, ahead, Pace(), after(self.now))
+        mine, pause = self.rows[index], wait_for(job.request, ahead, Pace(), now)
         if pause > ZERO:
-            mine.until = after(self.now) + pause + timedelta(minutes=1)
+            mine.until = now + pause + KEPT
             if job.dies != "in line":
                 self.later(pause.total_seconds(), lambda: self._look(index, job, jobs, since))
             return
-        mine.sent_at, mine.until = after(self.now), after(self.now + 180)
+        mine.sent_at, mine.until = now, now + OPEN
         self.waited.append(self.now - since)
         self.later(job.travels, lambda: self._arrive(mine, job, jobs))
 
@@ -279,7 +292,7 @@ class World:
 
     def _answer(self, mine: Row, jobs: Iterator[Job]) -> None:
         self.open -= 1
-        mine.until = after(self.now)
+        mine.until = self.clock()
         self.work(jobs)
 
 
@@ -309,6 +322,32 @@ def test_no_interleaving_breaks_a_rule(workers: list[list[Job]]) -> None:
     for jobs in workers:
         world.work(iter(jobs))
     world.run()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(JOBS, max_size=40), min_size=1, max_size=8),
+    st.lists(st.tuples(st.floats(0, 1500), st.floats(0.01, 100_000)), min_size=1, max_size=3),
+)
+def test_nor_does_a_clock_that_is_set_back(workers: list[list[Job]], set_back: list[tuple[float, float]]) -> None:
+    world = World()
+    for jobs in workers:
+        world.work(iter(jobs))
+    for at, seconds in set_back:
+        world.later(at, partial(world.turn_back, seconds))
+    world.run()
+    # Each may be held up by a window anew, and by who died in line; never by the time that was set back.
+    assert world.now < 100_000
+
+
+def test_a_window_that_was_full_when_the_clock_was_set_back_is_free_ten_minutes_later() -> None:
+    world = World()
+    for number in range(60):
+        world.work(iter([Job(request(con_id=number))]))
+    world.later(100, partial(world.turn_back, 86_400.0))
+    world.work(iter([Job(request(con_id=99), pause=101.0)]))
+    world.run()
+    assert world.waited[-1] == pytest.approx((WINDOW + MARGIN).total_seconds())
 
 
 @settings(max_examples=5, deadline=None)
