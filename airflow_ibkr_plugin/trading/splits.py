@@ -14,6 +14,9 @@ Holder = tuple[str, str]
 # Prices tell a ratio as exactly as their ticks let them; nobody splits 101 for 100.
 _LARGEST_TERM = 100
 _TOLERANCE = 0.01
+# The books keep ten places, so that thirds of a share do not add up; what is left of that is no fraction of a share.
+_PLACES = Decimal(1).scaleb(-10)
+_ROUNDING = Decimal(1).scaleb(-8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,8 @@ class Ratio:
         return f"{self.new} for {self.old}"
 
     def of(self, quantity: Decimal) -> Decimal:
-        """The quantity after the split, fractions in."""
-        return quantity * self.new / self.old
+        """The quantity after the split, fractions in, to the places of the books."""
+        return (quantity * self.new / self.old).quantize(_PLACES).normalize()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,8 @@ class SplitPlan:
     """How a split explains the position.
 
     :param at: when it took effect, as far as fills tell: before the first fill that was made in new shares.
-    :param after: what each holder holds now. :param paid_out: of whose fraction so much was paid out in cash.
+    :param after: what each holder holds now. :param paid_out: of whose fraction so much was paid out in cash; with
+        what does not add up in the last place.
     """
 
     ratio: Ratio
@@ -87,7 +91,7 @@ def plan(
     """
     moments = [_at(held, fills, first_new, account, ratio, now) for first_new in range(len(fills), -1, -1)]
     found = [one for one in moments if one is not None]
-    return min(found, key=lambda one: bool(one.paid_out), default=None)
+    return min(found, key=lambda one: abs(sum(one.paid_out.values(), Decimal(0))) > _ROUNDING, default=None)
 
 
 def _at(
@@ -109,7 +113,7 @@ def _at(
     if not any(before.values()) or account not in (total + traded, total - fraction + traded):
         return None
     split = {holder: ratio.of(quantity) for holder, quantity in before.items() if quantity}
-    paid = _share_out(split, fraction) if fraction and account == total - fraction + traded else {}
+    paid = _share_out(split, sum(split.values(), traded) - account)
     after = {holder: quantity - paid.get(holder, Decimal(0)) for holder, quantity in split.items()}
     for fill in later:
         after[fill.holder] = after.get(fill.holder, Decimal(0)) + fill.change
@@ -118,7 +122,7 @@ def _at(
 
 
 def _share_out(split: Mapping[Holder, Decimal], fraction: Decimal) -> dict[Holder, Decimal]:
-    """Whose fraction it is that the account had too much for whole shares: the largest fractions first."""
+    """Whose it is that the parts have more than the account: the largest fractions first; nobody's where it is 0."""
     paid: dict[Holder, Decimal] = {}
     left = fraction
     own = {holder: quantity - quantity.to_integral_value(ROUND_DOWN) for holder, quantity in split.items()}
@@ -127,7 +131,7 @@ def _share_out(split: Mapping[Holder, Decimal], fraction: Decimal) -> dict[Holde
             part = min(abs(own[holder]), abs(left)).copy_sign(left)
             paid[holder] = part
             left -= part
-    if left:  # parts of both signs: the largest holder's
+    if left:  # parts of both signs, or the last place: the largest holder's
         largest = max(split, key=lambda one: (abs(split[one]), one))
         paid[largest] = paid.get(largest, Decimal(0)) + left
     return paid

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_ibkr_plugin.store.holdings import Holding
 from airflow_ibkr_plugin.trading.executions import fill_of, in_force
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, Execution, IntentState, OrderType, Side
 from airflow_ibkr_plugin.trading.portfolio import Position
@@ -101,6 +102,7 @@ KNOWN = {"known_refs": frozenset({"aip-1"}), "known_perm_ids": frozenset({9})}
         (working(), []),
         (working(limit_price=Decimal(98)), ["order_changed"]),
         (working(quantity=Decimal(12)), ["order_changed"]),
+        (working(quantity=Decimal(8)), ["order_changed"]),
         (working(order_type="MKT", limit_price=None), ["order_changed"]),
         (working(order_ref="", limit_price=Decimal(98)), ["order_changed"]),  # known by its permId
         (working(order_ref="aip-2", perm_id=10), ["order_unknown"]),
@@ -120,6 +122,30 @@ def test_a_trailing_stop_may_move_and_an_exit_may_shrink() -> None:
     for quantity, expected in ((5, []), (15, ["order_changed"])):
         shrunk = working(quantity=Decimal(quantity))
         assert kinds(target, BrokerBook(positions=[], working=[shrunk], **KNOWN)) == expected
+
+
+@pytest.mark.parametrize("state", [IntentState.DECIDED, IntentState.RESERVED])
+def test_what_went_out_after_our_book_was_read_may_have_been_made_smaller_by_risk(state: IntentState) -> None:
+    book = Book(positions={}, orders={"aip-1": booked(state=state)})
+    assert kinds(book, BrokerBook(positions=[], working=[working(quantity=Decimal(8))], **KNOWN)) == []
+
+
+@pytest.mark.parametrize("late", [(), ("1.01",), ("1.01", "2.01")])
+def test_positions_may_have_late_fills_or_not_and_no_others(late: tuple[str, ...]) -> None:
+    fills = [fill(), fill(exec_id="2.01", side=Side.SELL, quantity=Decimal(4))]
+    broker = BrokerBook(positions=[], executions=fills, late=frozenset(late), **KNOWN)
+    possible = {6} | ({-4} if "1.01" in late else set()) | ({0, 10} if "2.01" in late else set())
+    for held in range(-12, 13):
+        expected = [] if held in possible else ["position"]
+        assert kinds(ONE_ORDER, replace(broker, positions=[position(held)])) == expected
+
+
+def test_a_difference_of_positions_is_the_same_while_others_trade() -> None:
+    keys = {
+        compare(Book(positions={("a", SPY): Decimal(n)}), BrokerBook(positions=[position(n + 7)]))[0].key
+        for n in range(3)
+    }
+    assert len(keys) == 1
 
 
 @pytest.mark.parametrize("state", IntentState)
@@ -161,13 +187,13 @@ def test_figures_of_a_fill_are_compared_as_numbers() -> None:
 
 def test_who_holds_a_contract_or_orders_it_is_concerned() -> None:
     book = Book(
-        positions={("a", SPY): TEN, ("b", SPY): Decimal(0), ("c", 1): TEN},
+        positions={("a", SPY): TEN, ("b", SPY): Decimal(0), ("c", 1): TEN, ("", SPY): TEN},
         orders={
             "aip-1": booked(strategy="d"),
             "aip-2": booked(order_ref="aip-2", strategy="e", state=IntentState.FILLED),
         },
     )
-    (one,) = compare(book, BrokerBook(positions=[position(11), position(10, 1)], **KNOWN))
+    (one,) = compare(book, BrokerBook(positions=[position(21), position(10, 1)], **KNOWN))
     assert one.strategies == ("a", "d")
 
 
@@ -270,6 +296,38 @@ def test_a_split_is_found_whenever_it_came_and_all_parts_add_up(held: Any, ratio
     if not fills:
         assert sum(found.paid_out.values(), Decimal(0)) == whole - account
     assert all(0 <= paid < 1 for paid in found.paid_out.values())
+
+
+@pytest.mark.parametrize("parts", [(10, 10, 1), (-10, -10, -16), (10, 11), (5, 5, 5, 6, -3)])
+def test_thirds_of_shares_add_up_in_the_places_that_the_books_keep(parts: tuple[int, ...]) -> None:
+    held = {("s", str(number)): Decimal(part) for number, part in enumerate(parts)}
+    account = Decimal(sum(parts) // 3)
+    found = plan(held, [], account, Ratio(new=1, old=3), NOW)
+    assert found is not None
+    assert sum(found.after.values()) == account
+    assert abs(sum(found.paid_out.values())) < Decimal("0.000001")
+    for holder, quantity in held.items():
+        booked = Holding(quantity, Decimal(5)).split(
+            Decimal(1), Decimal(3), found.paid_out.get(holder, Decimal(0)), Decimal(15)
+        )
+        assert booked.quantity == found.after[holder]
+
+
+def test_of_the_moments_that_explain_a_split_one_without_a_fraction_counts_and_then_the_latest() -> None:
+    holder = ("s", "a")
+
+    def moment(held: int, account: int, *changes: int) -> tuple[Decimal, timedelta]:
+        fills = [
+            HolderFill(holder=holder, change=Decimal(c), time=NOW + timedelta(hours=n)) for n, c in enumerate(changes)
+        ]
+        found = plan({holder: Decimal(held)}, fills, Decimal(account), Ratio(new=1, old=2), NOW + timedelta(days=1))
+        assert found is not None
+        return sum(found.paid_out.values(), Decimal(0)), found.at - NOW
+
+    # 6 became 3, and one was sold; or one of 6 was sold, and 5 became 2 and a half.
+    assert moment(5, 2, -1) == (0, -timedelta(microseconds=1))
+    # 2 bought and 2 sold: whenever it came, it is the same.
+    assert moment(4, 2, 2, -2) == (0, timedelta(days=1))
 
 
 def test_quantities_that_the_ratio_does_not_explain_are_no_split() -> None:
