@@ -21,6 +21,7 @@ from airflow_ibkr_plugin.errors import BrokerTimeout, NoMarketData
 from airflow_ibkr_plugin.execution import recover as recovering
 from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.bracket import Find, asked, unprotected
+from airflow_ibkr_plugin.execution.held import held_of, of_strategy
 from airflow_ibkr_plugin.execution.intent import Job, exit_fields, load_row, ticket_of
 from airflow_ibkr_plugin.execution.recover import adopt, recover
 from airflow_ibkr_plugin.execution.request import job_of, request_of
@@ -29,10 +30,18 @@ from airflow_ibkr_plugin.execution.settle import cancel_order, owner_of, settle
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.orders import Orders
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.units import Units
-from airflow_ibkr_plugin.trading.brackets import CLOSE_LEG, MAX_STOPS, RESCUE_LEG, STOP_LEG, is_stop, split_stop
+from airflow_ibkr_plugin.trading.brackets import (
+    CLOSE_LEG,
+    MAX_STOPS,
+    RESCUE_LEG,
+    STOP_LEG,
+    is_stop,
+    split_stop,
+    trailed_stop,
+)
 from airflow_ibkr_plugin.trading.orders import (
     MAYBE_AT_BROKER,
     TERMINAL,
@@ -47,8 +56,6 @@ from airflow_ibkr_plugin.trading.sizing import usable_price
 from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from airflow_ibkr_plugin.store.models.orders import OrderIntent
 
 log = logging.getLogger(__name__)
@@ -158,18 +165,8 @@ class _Keeper:
         return alive
 
     def _held(self) -> Decimal:
-        """What the entry has filled and no exit has closed, as far as its strategy still holds it; by our books."""
         with self._job.database.read() as transaction:
-            row = load_row(transaction, self._job.intent_id)
-            fills = Executions(transaction)
-            units = Units(transaction)
-            left = _left(fills, units, row)
-            of_strategy = _of_strategy(transaction, row)
-            # What older brackets of the strategy brought is theirs.
-            for older in units.of_strategy(row.source, row.account, row.strategy, row.con_id):
-                if older.id < row.id and older.side is row.side:
-                    of_strategy -= row.side.sign * max(_left(fills, units, older), Decimal(0))
-        return min(left, max(of_strategy * row.side.sign, Decimal(0)))
+            return held_of(transaction, load_row(transaction, self._job.intent_id))
 
     def _is_being_closed(self) -> bool:
         with self._job.database.read() as transaction:
@@ -283,15 +280,18 @@ class _Keeper:
             others = AccountOrders(transaction, entry.source, entry.account, excluding=entry.id).open()
             side = self._stop_ticket().side
             closing = abs(open_quantity(others, entry.con_id, side=side, strategy=entry.strategy))
-            return min(held, _of_strategy(transaction, entry) * entry.side.sign - closing)
+            return min(held, of_strategy(transaction, entry) * entry.side.sign - closing)
 
     def _stop_ticket(self) -> OrderTicket:
-        """The stop as it was decided, at prices of today's shares."""
-        stop = next(row for row in self._job.exits() if row.leg == STOP_LEG)
+        """The stop as it was decided, or where it has trailed to, at prices of today's shares."""
+        stops = self._stops()
         with self._job.database.read() as transaction:
             fills = Executions(transaction).for_intent(self._job.intent_id)
-            ratio = Units(transaction).shares_since(stop, fills[-1].time)
-        return ticket_of(stop) if ratio == 1 else split_stop(ticket_of(stop), self._job.instrument, ratio)
+            ratio = Units(transaction).shares_since(stops[0], fills[-1].time)
+            told = [order.stop_price for stop in stops for order in Orders(transaction).for_intent(stop.id)]
+        if ratio != 1:  # the broker told of prices of old shares
+            return split_stop(ticket_of(stops[0]), self._job.instrument, ratio)
+        return trailed_stop(ticket_of(stops[0]), self._job.instrument, [price for price in told if price is not None])
 
     def _looks_split(self, ticket: OrderTicket) -> bool:
         """Whether the market is so far beyond the stop that a split may lie in between, which is not booked yet."""
@@ -371,21 +371,3 @@ def cancel_exit(exit_job: Job, order: BrokerOrder, why: str) -> None:
             f"The end of order {row.order_ref} is not confirmed, or not all its fills are listed yet.",
             remedy="Nothing is to be done: the retry asks again.",
         )
-
-
-def _left(fills: Executions, units: Units, entry: OrderIntent) -> Decimal:
-    """What the entry has filled and its own exits have not, in shares of today."""
-    return _sum(fills, units, [entry]) - _sum(fills, units, units.exits(entry.id))
-
-
-def _sum(fills: Executions, units: Units, rows: list[OrderIntent]) -> Decimal:
-    return sum(
-        (fill.quantity * units.shares_since(row, fill.time) for row in rows for fill in fills.for_intent(row.id)),
-        Decimal(0),
-    )
-
-
-def _of_strategy(transaction: Session, row: OrderIntent) -> Decimal:
-    """Signed quantity that the strategy holds of the instrument, by our books."""
-    booked = Positions(transaction).of_strategies(row.source, row.account, row.con_id)
-    return sum((own.quantity for own in booked if own.strategy == row.strategy), Decimal(0))

@@ -249,6 +249,18 @@ def split_stop(ticket: OrderTicket, instrument: Instrument, ratio: Decimal) -> O
     )
 
 
+def trailed_stop(ticket: OrderTicket, instrument: Instrument, reached: Sequence[Decimal]) -> OrderTicket:
+    """A stop to be sent anew; one that trails begins where those before it had come to, and not behind that.
+
+    :param reached: stop prices that the broker has told of them.
+    """
+    if ticket.order_type is not OrderType.TRAIL or ticket.stop_price is None:
+        return ticket
+    sells = ticket.side is Side.SELL
+    best = (max if sells else min)(ticket.stop_price, *reached) if reached else ticket.stop_price
+    return replace(ticket, stop_price=round_to_tick(best, instrument.min_tick, up=sells))
+
+
 def opposite(side: Side) -> Side:
     """The side of an exit."""
     return Side.SELL if side is Side.BUY else Side.BUY

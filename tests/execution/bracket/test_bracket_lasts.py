@@ -73,6 +73,24 @@ def test_closed_piece_by_piece_the_rest_is_held_with_its_stop(floor: Any, by: st
     assert floor.alerts() == []
 
 
+def test_a_trailing_stop_that_is_sent_anew_begins_where_the_one_before_had_come_to(floor: Any) -> None:
+    floor.bracket(bracket={"stop": {"offset": 0.05, "order_type": "TRAIL"}})
+    first = floor.legs()["stop"]
+    for _ in range(40):
+        with floor.session() as session:
+            reached = floor.owner(session, first.order_ref).stop_price
+        if reached > first.stop_price:
+            break
+        floor.gateway.control("clock", advance=300)
+    floor.gateway.control("clock", freeze=True)
+    with floor.session() as session:
+        reached = floor.owner(session, first.order_ref).stop_price
+    assert reached > first.stop_price
+    reduce(floor, "close-1", 4)
+    assert floor.legs()["stop.2"].stop_price >= reached
+    assert floor.working() == {"stop.2": ("6", "TRAIL")}
+
+
 def test_a_stop_that_never_lasts_is_not_sent_for_ever(floor: Any) -> None:
     floor.bracket()
     for leg in ("stop", "stop.2", "stop.3"):
