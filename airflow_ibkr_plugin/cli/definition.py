@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
@@ -10,7 +14,6 @@ _COMMANDS = "airflow_ibkr_plugin.cli.commands."
 _HALT = "airflow_ibkr_plugin.cli.halt."
 _ORDERS = "airflow_ibkr_plugin.cli.orders."
 _LIMITS = "airflow_ibkr_plugin.cli.limits."
-
 _BOOKS = "airflow_ibkr_plugin.cli.books."
 
 _STRATEGY = Arg(("--strategy",), default="", help="One strategy; left out: the installation as a whole")
@@ -20,6 +23,19 @@ _AT_BROKER = (
     Arg(("--flatten",), action="store_true", help="Then close all positions of it at the market, and confirm that"),
     Arg(("--command-id",), default="", help="Take up an earlier command again, as it was; it sends nothing twice"),
 )
+
+
+def _command(path: str) -> Callable[[argparse.Namespace], Any]:
+    """The function at this path, with what it logs on standard error: standard output is the command's answer."""
+    function = lazy_load_command(path)
+
+    def command(args: argparse.Namespace) -> Any:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+                handler.setStream(sys.stderr)
+        return function(args)
+
+    return command
 
 
 def get_ibkr_cli_commands() -> list[CLICommand]:
@@ -32,7 +48,7 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="setup",
                     help="Migrate the trading database and make a pool for each gateway connection",
-                    func=lazy_load_command(_COMMANDS + "setup"),
+                    func=_command(_COMMANDS + "setup"),
                     args=(),
                 ),
                 GroupCommand(
@@ -42,7 +58,7 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                         ActionCommand(
                             name="migrate",
                             help="Bring the trading database up to this version",
-                            func=lazy_load_command(_COMMANDS + "db_migrate"),
+                            func=_command(_COMMANDS + "db_migrate"),
                             args=(),
                         ),
                     ),
@@ -50,43 +66,43 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="service",
                     help="Book, deliver and look after things while no task runs; of several, one leads",
-                    func=lazy_load_command(_COMMANDS + "service"),
+                    func=_command(_COMMANDS + "service"),
                     args=(),
                 ),
                 ActionCommand(
                     name="packages",
                     help="List the strategy packages, and why one is off",
-                    func=lazy_load_command(_COMMANDS + "packages"),
+                    func=_command(_COMMANDS + "packages"),
                     args=(),
                 ),
                 ActionCommand(
                     name="validate",
                     help="Check workflow files; exit status 1 and file:line:column for every fault",
-                    func=lazy_load_command(_COMMANDS + "validate"),
+                    func=_command(_COMMANDS + "validate"),
                     args=(Arg(("paths",), nargs="+", help="YAML files or folders"),),
                 ),
                 ActionCommand(
                     name="halt",
                     help="Send nothing more; exit status 3 if what works could not be confirmed as cancelled",
-                    func=lazy_load_command(_HALT + "halt"),
+                    func=_command(_HALT + "halt"),
                     args=(_STRATEGY, _REASON, *_AT_BROKER),
                 ),
                 ActionCommand(
                     name="reduce",
                     help="Send only what brings positions closer to zero",
-                    func=lazy_load_command(_HALT + "reduce"),
+                    func=_command(_HALT + "reduce"),
                     args=(_STRATEGY, _REASON, *_AT_BROKER),
                 ),
                 ActionCommand(
                     name="resume",
                     help="Send whatever risk lets pass again; needs a reason",
-                    func=lazy_load_command(_HALT + "resume"),
+                    func=_command(_HALT + "resume"),
                     args=(_STRATEGY, _REASON),
                 ),
                 ActionCommand(
                     name="close",
                     help="Close a strategy's position, what works in it cancelled first; exit status as of a halt",
-                    func=lazy_load_command("airflow_ibkr_plugin.cli.close.close"),
+                    func=_command("airflow_ibkr_plugin.cli.close.close"),
                     args=_close(),
                 ),
                 GroupCommand(
@@ -102,19 +118,19 @@ def get_ibkr_cli_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="reconcile",
                     help="Compare our books with the broker's; exit status 4 if they disagree, 3 if nobody can tell",
-                    func=lazy_load_command(_BOOKS + "reconcile"),
+                    func=_command(_BOOKS + "reconcile"),
                     args=_reconcile(),
                 ),
                 ActionCommand(
                     name="import-flex",
                     help="Book what an IBKR Flex statement (XML) has and our books lack, such as fills of earlier days",
-                    func=lazy_load_command(_BOOKS + "import_flex"),
+                    func=_command(_BOOKS + "import_flex"),
                     args=_import_flex(),
                 ),
                 ActionCommand(
                     name="simulator",
                     help="Run a simulated IB Gateway in the foreground",
-                    func=lazy_load_command(_COMMANDS + "simulator"),
+                    func=_command(_COMMANDS + "simulator"),
                     args=_simulator_arguments(),
                 ),
             ),
@@ -132,13 +148,13 @@ def _limits() -> tuple[CLICommand, ...]:
         ActionCommand(
             name="list",
             help="What is in force",
-            func=lazy_load_command(_LIMITS + "show_list"),
+            func=_command(_LIMITS + "show_list"),
             args=(account, ARG_OUTPUT),
         ),
         ActionCommand(
             name="set",
             help="Put a limit in force, in place of what it was before",
-            func=lazy_load_command(_LIMITS + "set_limit"),
+            func=_command(_LIMITS + "set_limit"),
             args=(
                 rule,
                 whose,
@@ -150,13 +166,13 @@ def _limits() -> tuple[CLICommand, ...]:
         ActionCommand(
             name="unset",
             help="Take a limit away",
-            func=lazy_load_command(_LIMITS + "unset_limit"),
+            func=_command(_LIMITS + "unset_limit"),
             args=(rule, whose, until, reason),
         ),
         ActionCommand(
             name="history",
             help="Every change: who, when, from what to what, why",
-            func=lazy_load_command(_LIMITS + "show_history"),
+            func=_command(_LIMITS + "show_history"),
             args=(account, Arg(("--rule",), help="Only of this rule"), ARG_OUTPUT),
         ),
     )
@@ -179,7 +195,7 @@ def _orders() -> tuple[CLICommand, ...]:
         ActionCommand(
             name="list",
             help="Orders, the newest first",
-            func=lazy_load_command(_ORDERS + "show_list"),
+            func=_command(_ORDERS + "show_list"),
             args=(
                 Arg(("--open",), action="store_true", help="Only those without a known end"),
                 Arg(("--ambiguous",), action="store_true", help="Only those of which nobody knows what became of them"),
@@ -193,13 +209,13 @@ def _orders() -> tuple[CLICommand, ...]:
         ActionCommand(
             name="show",
             help="All of one order: states, risk decisions, what the broker has, fills",
-            func=lazy_load_command(_ORDERS + "show"),
+            func=_command(_ORDERS + "show"),
             args=(order_ref, ARG_OUTPUT),
         ),
         ActionCommand(
             name="again",
             help="Let a task whose order has ended trade once more in its run, when it is cleared",
-            func=lazy_load_command(_ORDERS + "again"),
+            func=_command(_ORDERS + "again"),
             args=(
                 Arg(("dag_id",), help="The DAG"),
                 Arg(("run_id",), help="The run"),
@@ -211,7 +227,7 @@ def _orders() -> tuple[CLICommand, ...]:
         ActionCommand(
             name="settle",
             help="Say what became of an ambiguous order; refused where the broker knows it",
-            func=lazy_load_command(_ORDERS + "settle"),
+            func=_command(_ORDERS + "settle"),
             args=(
                 order_ref,
                 Arg(

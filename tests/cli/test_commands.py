@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -12,6 +13,8 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+
+from airflow_ibkr_plugin.cli import commands, definition
 
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 EXAMPLES = Path(__file__).parents[2] / "example_configs"
@@ -43,6 +46,25 @@ def test_packages_and_what_they_offer_are_listed() -> None:
     lines = {line.partition(" ")[0]: line for line in done.stdout.splitlines()}
     assert "risk_rule order_notional" in lines["builtin"]
     assert "prompt momentum.breakout" in lines["momentum"]
+
+
+def test_what_a_command_logs_is_no_part_of_its_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(_: Namespace) -> None:
+        logging.getLogger("airflow_ibkr_plugin").warning("a warning")
+        print("the answer")
+
+    monkeypatch.setattr(commands, "packages", answer)
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(handler)
+    try:
+        definition._command("airflow_ibkr_plugin.cli.commands.packages")(Namespace())
+    finally:
+        logging.getLogger().removeHandler(handler)
+    said = capsys.readouterr()
+    assert said.out == "the answer\n"
+    assert "a warning" in said.err
 
 
 def test_the_simulator_starts_and_stops() -> None:
