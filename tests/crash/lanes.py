@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -67,7 +68,12 @@ def open_lanes(urls: list[str], log: Path) -> Iterator[Lanes]:
             free.put(number)
         pool = ProcessPoolExecutor(len(urls), context, initializer=_take_seat, initargs=(free, gateways, urls, log))
         stack.callback(pool.shutdown, cancel_futures=True)
-        yield Lanes(pool)
+        try:
+            yield Lanes(pool)
+        except BaseException:  # what is under way is of no interest any more
+            for lane in multiprocessing.active_children():
+                lane.terminate()
+            raise
 
 
 _floor: Floor  # of this lane
@@ -75,6 +81,7 @@ _floor: Floor  # of this lane
 
 def _take_seat(free: Any, gateways: list[Gateway], urls: list[str], log: Path) -> None:
     global _floor
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     number = free.get()
     os.environ["AIRFLOW__IBKR__SQL_ALCHEMY_CONN"] = urls[number]
     connect(gateways[number].port)
