@@ -17,6 +17,7 @@ from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
 from airflow_ibkr_plugin.store.positions import ACCOUNT, Positions
 from airflow_ibkr_plugin.store.reconciliations import Reconciliations
 from airflow_ibkr_plugin.store.sources import same_kind
+from airflow_ibkr_plugin.store.units import unheld
 from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, TERMINAL, BrokerOrder, Execution
 from airflow_ibkr_plugin.trading.reconcile import OUR_REF, Book, BookedFill, BookedOrder, BrokerBook
@@ -74,7 +75,7 @@ def _look(
 ) -> Look:
     source, account = session.source, session.account
     rows = _intents(transaction, session, orders, broker.executions, at)
-    unheld = {row.order_ref for row in rows if row.lease_until is None or row.lease_until <= at}
+    nobody_at = {row.order_ref for row in rows if row.unheld}
     rows += _begun_meanwhile(database, session, {row.order_ref for row in rows}, [*orders, *broker.executions])
     by_perm_id = {row.perm_id: row.order_ref for row in rows if row.perm_id}
     refs = {row.order_ref for row in rows}
@@ -84,7 +85,7 @@ def _look(
         held[row.strategy, row.con_id] = held.get((row.strategy, row.con_id), Decimal(0)) + row.quantity
     book = Book(
         positions=held,
-        orders={row.order_ref: _booked(row, unheld, at) for row in rows},
+        orders={row.order_ref: _booked(row, nobody_at, at) for row in rows},
         executions=_executions(transaction, source, account, [fill.exec_id for fill in broker.executions]),
         **accepted_now(transaction, source, account),
     )
@@ -94,7 +95,7 @@ def _look(
         holdings={(row.source, row.strategy, row.con_id): row.quantity for row in positions},
         sources={row.order_ref: row.source for row in rows},
         orders=orders,
-        unheld=frozenset(unheld),
+        unheld=frozenset(nobody_at),
         at=at,
     )
 
@@ -136,7 +137,6 @@ _COLUMNS = (
     OrderIntent.limit_price,
     OrderIntent.stop_price,
     OrderIntent.perm_id,
-    OrderIntent.lease_until,
     OrderIntent.updated_at,
 )
 
@@ -150,7 +150,7 @@ def _intents(
 ) -> list[Any]:
     """The intents that the broker named, and those that may be at the broker, each once."""
     where = (same_kind(OrderIntent.source, session.source), OrderIntent.account == session.account)
-    query = select(*_COLUMNS).where(*where)
+    query = select(*_COLUMNS, unheld(at).label("unheld")).where(*where)
     found = {row.order_ref: row for row in transaction.execute(query.where(OrderIntent.state.in_(MAYBE_AT_BROKER)))}
     named: list[BrokerOrder | Execution] = [*orders, *executions]
     refs = {item.order_ref for item in named if item.order_ref.startswith(OUR_REF)}
@@ -186,8 +186,8 @@ def _named(fill: Execution, refs: set[str], by_perm_id: dict[int, str]) -> Execu
     return replace(fill, order_ref=by_perm_id[fill.perm_id])
 
 
-def _booked(row: Any, unheld: set[str], at: datetime) -> BookedOrder:
-    settled = row.order_ref in unheld and (row.state in TERMINAL or row.updated_at <= at - UNDER_WAY)
+def _booked(row: Any, nobody_at: set[str], at: datetime) -> BookedOrder:
+    settled = row.order_ref in nobody_at and (row.state in TERMINAL or row.updated_at <= at - UNDER_WAY)
     return BookedOrder(
         order_ref=row.order_ref,
         strategy=row.strategy,

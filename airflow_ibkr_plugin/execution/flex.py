@@ -158,10 +158,16 @@ class _Import:
                 f"{fill.side} of conId {fill.con_id}, and order {row.order_ref} is {row.side} of conId {row.con_id}",
                 "Look the order up in TWS; the statement may be of another installation.",
             )
-        if row.lease_until is not None and row.lease_until > self._at:
+        if worker := self._worker(row):
             raise IntentBusy(
-                f"Order {row.order_ref} is being worked on by {row.lease_owner}.", remedy="Import again in a minute."
+                f"Order {row.order_ref} is being worked on by {worker}.", remedy="Import again in a minute."
             )
+
+    def _worker(self, row: OrderIntent) -> str:
+        """Who is at work on it, an exit of a bracket with its entry; '' where nobody is."""
+        head = self._session.get_one(OrderIntent, row.parent_id or row.id)
+        held = head.lease_until is not None and head.lease_until > self._at
+        return head.lease_owner or "" if held else ""
 
     def _refuse(self, trade: FlexTrade, what: str, remedy: str) -> None:
         raise ConfigError(f"{self._statement.name}:{trade.line}: {what}; nothing is stored.", remedy=remedy)
@@ -232,7 +238,7 @@ class _Import:
             why = f"filled {filled:f} of {row.quantity:f} by the end of its day"
         else:
             return
-        if row.lease_until is not None and row.lease_until > self._at:
+        if self._worker(row):
             return  # whoever works on it asks by itself
         reason = f"Flex statement {self._statement.name}: {why}"
         Intents(self._session).transition(row, state, at=self._at, reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -236,6 +237,23 @@ def test_an_order_that_a_worker_is_at_is_waited_for(desk: Any, importing: Import
     put(desk, IntentState.WORKING, lease_owner="worker", lease_until=datetime.now(UTC) + timedelta(minutes=1))
     with pytest.raises(IntentBusy, match="is being worked on by worker"):
         importing(trade_of(fill))
+
+
+def test_an_exit_is_waited_for_while_a_worker_is_at_its_entry(desk: Any, importing: Import) -> None:
+    desk.place()
+    desk.broker.fate = lambda broker, perm_id: None
+    desk.place(run_id="run-2", side=Side.SELL)
+    with desk.database.write() as session:
+        entry, its_exit = session.query(OrderIntent).order_by(OrderIntent.id)
+        entry.lease_owner, entry.lease_until = "worker", datetime.now(UTC) + timedelta(minutes=1)
+        its_exit.parent_id, its_exit.state = entry.id, IntentState.WORKING
+    (fill,) = stored(desk.database)
+    sold = replace(fill, exec_id="1.1.01", order_ref=its_exit.order_ref, side=Side.SELL, perm_id=1)
+    with pytest.raises(IntentBusy, match="is being worked on by worker"):
+        importing(trade_of(sold))
+    assert importing(last="20260305").ended == []
+    desk.let_leases_run_out()
+    assert len(importing(trade_of(sold)).ended) == 1
 
 
 # --- ends --------------------------------------------------------------------------------------------------

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from airflow_ibkr_plugin.execution import reconcile as engine
+from airflow_ibkr_plugin.execution.account_book import look
 from airflow_ibkr_plugin.execution.reconcile import reconcile
+from airflow_ibkr_plugin.store.models import OrderIntent
 from airflow_ibkr_plugin.trading.orders import IntentState, Side
 from airflow_ibkr_plugin.trading.reconcile import DifferenceKind, Result
 
@@ -81,6 +84,18 @@ def test_what_differs_is_found_however_much_is_traded_beside_it(desk: Any, momen
     session = busy(desk, moment, lambda n: desk.place(Side.SELL, 1, run_id=f"meanwhile-{n}"))
     found = reconcile(session, desk.database, by="test")
     assert [one.kind for one in found.open] == [DifferenceKind.POSITION]
+
+
+def test_an_exit_is_at_work_while_a_worker_is_at_its_entry(desk: Any) -> None:
+    desk.place()
+    desk.place(run_id="run-2", side=Side.SELL)
+    with desk.database.write() as session:
+        entry, its_exit = session.query(OrderIntent).order_by(OrderIntent.id)
+        entry.lease_owner, entry.lease_until = "worker", datetime.now(UTC) + timedelta(minutes=1)
+        its_exit.parent_id = entry.id
+    assert look(desk.session, desk.database).unheld == frozenset()
+    desk.let_leases_run_out()
+    assert look(desk.session, desk.database).unheld == {entry.order_ref, its_exit.order_ref}
 
 
 @pytest.mark.parametrize("ordered", [False, True])
