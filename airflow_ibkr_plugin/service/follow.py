@@ -16,7 +16,7 @@ import structlog
 
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.queries import select
-from airflow_ibkr_plugin.errors import ConfigError, GatewayUnavailable, SessionInvalid
+from airflow_ibkr_plugin.errors import ConfigError, GatewayUnavailable, NotLeader, SessionInvalid
 from airflow_ibkr_plugin.execution.reconcile import reconcile
 from airflow_ibkr_plugin.execution.waiting import Effort, session_status
 from airflow_ibkr_plugin.service.jobs import Job
@@ -140,12 +140,17 @@ class Follower:
         truth = session.everything()
         visit = Visit(self._database, self._term, session, self._owner)
         elsewhere = [row for row in due if row.account != session.account]
+        failed: list[Exception] = []
         for row in due:
             if row not in elsewhere:
-                self._visit(visit, row, about(row, truth))
+                with _apart(failed):
+                    self._visit(visit, row, about(row, truth))
         for entry in self._brackets():
             if entry.account == session.account:
-                visit.protect(entry, lambda row: about(row, truth))
+                with _apart(failed):
+                    visit.protect(entry, lambda row: about(row, truth))
+        if failed:
+            raise failed[0] if len(failed) == 1 else ExceptionGroup("several orders failed", failed)
         if elsewhere:
             raise ConfigError(
                 f"Connection of {self._source} trades {session.account} now, and orders of"
@@ -173,6 +178,17 @@ class Follower:
         while not self._term.over() and (left := until - time.monotonic()) > 0:
             if session.listen(seconds=min(left, 1.0)):
                 return
+
+
+@contextmanager
+def _apart(failed: list[Exception]) -> Iterator[None]:
+    """What goes wrong with one order keeps no other bracket from its stop, unless the session or the term is over."""
+    try:
+        yield
+    except (NotLeader, GatewayUnavailable, SessionInvalid):
+        raise
+    except Exception as error:  # noqa: BLE001  raised when all have had their turn
+        failed.append(error)
 
 
 def about(row: OrderIntent, truth: BrokerTruth) -> BrokerTruth:

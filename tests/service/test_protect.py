@@ -12,8 +12,10 @@ import pytest
 
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.session import BrokerSession
+from airflow_ibkr_plugin.errors import BrokerError
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.service.follow import Follower, follow_jobs
+from airflow_ibkr_plugin.service.visit import Visit
 from airflow_ibkr_plugin.store.alerts import Alerts
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.trading.brackets import BracketPlan
@@ -114,6 +116,29 @@ def test_a_stop_that_is_gone_is_sent_anew_by_the_service(
     assert len(alerts(floor)) == 1
     one_round(floor, term, monkeypatch)
     assert set(legs(floor)) == {"entry", "target", "stop", "stop.2"}
+
+
+def test_a_bracket_that_cannot_be_looked_at_keeps_no_other_from_its_stop(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bought(floor, WIDE)
+    monkeypatch.setattr(type(floor), "open_market", lambda _: None)  # it is
+    bought(floor, WIDE, "run-2")
+    stop = legs(floor, "run-2")["stop"]
+    with BrokerSession.open(floor.spec, client_id=stop.client_id) as owner:
+        (order,) = owner.find_by_ref(stop.order_ref).orders
+        owner.cancel(order, seconds=10)
+    protect = Visit.protect
+
+    def refused(self: Any, entry: Any, find: Any) -> None:
+        if entry.run_id == "run-1":
+            raise BrokerError("the change of its stop was refused", remedy="look")
+        protect(self, entry, find)
+
+    monkeypatch.setattr(Visit, "protect", refused)
+    with pytest.raises(BrokerError, match="was refused"):
+        one_round(floor, term, monkeypatch)
+    assert legs(floor, "run-2")["stop.2"].state is IntentState.WORKING
 
 
 def test_a_task_that_died_behind_its_entry_leaves_a_protected_position(
