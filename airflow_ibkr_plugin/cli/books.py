@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.errors import ConfigError, IBKRPluginError, StoreError
+from airflow_ibkr_plugin.errors import ClientIdInUse, ConfigError, IBKRPluginError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,7 +80,7 @@ def _one(database: Database, conn_id: str, args: argparse.Namespace, splits: Map
         session_of = leased_session(gateway_of(conn_id), database, owner=f"reconcile/{by}/{uuid.uuid4().hex[:8]}")
         with session_of as session:
             return engine(session, database, by=by, accept=args.accept, splits=splits, reason=args.reason)
-    except StoreError:
+    except (StoreError, ClientIdInUse):
         raise
     except IBKRPluginError as error:
         with database.read() as transaction:

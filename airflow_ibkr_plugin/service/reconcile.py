@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_ibkr_plugin.broker.connect import leased_session
-from airflow_ibkr_plugin.errors import ConfigError, IBKRPluginError, StoreError
+from airflow_ibkr_plugin.errors import ClientIdInUse, ConfigError, IBKRPluginError, StoreError
 from airflow_ibkr_plugin.execution.reconcile import reconcile, record_failure
 from airflow_ibkr_plugin.service.jobs import Job
 from airflow_ibkr_plugin.store.reconciliations import places
@@ -43,7 +43,7 @@ class Reconciler:
     def work(self) -> bool:
         """Reconcile once, whatever is found.
 
-        :raises BrokerError: it could not be made, which is stored.
+        :raises BrokerError: it could not be made, which is stored, but for want of a client id.
         :raises NotLeader: the term is over; nothing (more) is stored.
         :raises ConfigError: the connection is gone, or leads to another kind of gateway by now.
         """
@@ -60,8 +60,8 @@ class Reconciler:
                         remedy="Point the connection to where it led before.",
                     )
                 reconcile(session, self._database, by=by)
-        except StoreError:
-            raise
+        except (StoreError, ClientIdInUse):
+            raise  # all ids being taken says nothing of the books; the last reconciliation counts until it is too old
         except IBKRPluginError as error:
             self._store_failure(by, error)
             raise

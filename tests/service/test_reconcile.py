@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.session import BrokerSession
-from airflow_ibkr_plugin.errors import BrokerTimeout, ConfigError, GatewayUnavailable, NotLeader
+from airflow_ibkr_plugin.errors import BrokerTimeout, ClientIdInUse, ConfigError, GatewayUnavailable, NotLeader
 from airflow_ibkr_plugin.execution import reconcile as engine
 from airflow_ibkr_plugin.service.follow import Follower
 from airflow_ibkr_plugin.service.reconcile import reconcile_jobs
@@ -88,6 +89,21 @@ def test_a_gateway_that_is_away_is_stored_once_and_reconciled_when_it_is_back(
     (job,) = jobs(floor, term)
     assert job.work()
     assert made(floor)[-1].result is Result.AGREE
+
+
+def test_that_no_client_id_is_free_says_nothing_of_the_books(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor.leave_order(monkeypatch)
+    before, ids = len(made(floor)), range(70, 71)
+    (job,) = jobs(floor, term, client_ids=ids)
+    with (
+        leased_session(replace(floor.spec, client_ids=ids), floor.database, owner="task"),
+        pytest.raises(ClientIdInUse),
+    ):
+        job.work()
+    assert len(made(floor)) == before
+    assert job.work()
 
 
 @pytest.mark.parametrize("fails", [False, True])
