@@ -77,6 +77,30 @@ def test_what_is_open_is_signed_less_what_is_filled_and_of_one_account(
     assert (open_quantity(other, 756733, strategy="other"), open_quantity(other, 756733, strategy="x")) == (10, 0)
 
 
+def test_the_exits_of_a_bracket_are_open_for_what_its_entry_has_filled_once(
+    database: Database, make_intent: MakeIntent, new_key: Any, new_execution: Any, now: datetime
+) -> None:
+    entry = walk(database, make_intent(new_key()), S.WORKING, now)
+    exits = [
+        walk(database, make_intent(new_key(leg=leg), parent_id=entry.id, side=Side.SELL), S.WORKING, now)
+        for leg in ("target", "stop")
+    ]
+
+    def fill(row: OrderIntent, exec_id: str, quantity: int) -> tuple[Decimal, Decimal]:
+        with database.write() as session:
+            made = new_execution(exec_id=exec_id, quantity=Decimal(quantity), side=row.side)
+            Executions(session).record(SOURCE, made, row, now)
+        now_open = open_orders(database)
+        return open_quantity(now_open, 756733, side=Side.BUY), open_quantity(now_open, 756733, side=Side.SELL)
+
+    assert open_quantity(open_orders(database), 756733, side=Side.SELL) == 0  # nothing is held yet
+    assert fill(entry, "1", 6) == (4, -6)
+    assert fill(exits[1], "2", 1) == (4, -5)
+    assert fill(exits[0], "3", 5) == (4, 0)
+    assert len(open_orders(database)) == 3
+    assert open_orders(database, excluding=entry.id) == ()
+
+
 @pytest.mark.parametrize(
     ("reference", "limit", "stop", "price"),
     [(None, None, None, None), ("100", None, None, 100), ("100", "101", "99", 101), (None, "98", "99", 99)],
