@@ -251,15 +251,15 @@ class _Import:
 def _same_fills(have: Sequence[ExecutionRow], told: Sequence[Execution]) -> dict[str, str]:
     """execIds of the statement -> execIds under which the same fills are booked, where the two are written otherwise.
 
-    Equal execIds are the same fill. Where an order has some that are not, one booked and one told fill of the same
-    side, quantity and price within the same second are taken for one; each only once.
+    Equal execIds are the same fill. Of the others, one booked and one told fill of the same side, quantity and price
+    within the same second are taken for one; each only once.
     """
     booked, named = {row.exec_id for row in have}, {fill.exec_id for fill in told}
     left = [row for row in have if row.exec_id not in named]
     found: dict[str, str] = {}
-    if booked & named:
-        return found  # written alike
     for fill in told:
+        if fill.exec_id in booked:
+            continue
         same = next(
             (
                 row

@@ -175,6 +175,25 @@ def test_fills_whose_ids_are_written_otherwise_are_not_booked_twice(desk: Any, i
     assert books(desk.database) == before
 
 
+def test_of_two_fills_alike_that_are_written_otherwise_the_one_that_is_lacking_is_booked(
+    desk: Any, importing: Import
+) -> None:
+    def in_halves(broker: Any, perm_id: int) -> None:
+        broker.fill(perm_id, Decimal(5))
+        broker.fill(perm_id, Decimal(5))
+
+    desk.broker.fate = in_halves
+    desk.place()
+    one, two = stored(desk.database)
+    forget(desk.database, kept=[one.exec_id])
+    put(desk, IntentState.WORKING)
+    statement = [trade_of(replace(fill, exec_id=f"other.{fill.exec_id}")) for fill in (one, two)]
+    for booked, known in ((1, 1), (0, 2)):
+        found = importing(*statement)
+        assert (len(found.booked), found.known) == (booked, known)
+        assert desk.position("demo") == 10
+
+
 def test_a_commission_that_never_came_is_filled_in_and_another_is_told(desk: Any, importing: Import) -> None:
     desk.place()
     (fill,) = stored(desk.database)
