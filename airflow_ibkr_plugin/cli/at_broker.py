@@ -28,7 +28,7 @@ def at_broker(database: Database, command_id: str, *, flatten: bool) -> None:
         return
     if left := _flatten(database, command_id):
         not_verified(left, "closed")
-    print("All positions of it are closed.")
+    print("All that it was to close is closed.")
 
 
 def _cancel(database: Database, command_id: str) -> Enforcement:

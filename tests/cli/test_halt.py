@@ -100,7 +100,7 @@ def test_typed_by_a_person_it_cancels_closes_and_is_done_exactly_once(gateway: A
     assert "cancelled: BUY 10 of conId" in done.stdout
     assert "nothing of it is left working" in done.stdout
     assert "closing: SELL 10 SPY: filled, filled 10" in done.stdout
-    assert "All positions of it are closed." in done.stdout
+    assert "All that it was to close is closed." in done.stdout
     found = re.search(r"--command-id (\w+)", done.stdout)
     assert found is not None
     again = subprocess.run(

@@ -23,7 +23,7 @@ sleep = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); t
 sleeper = [sys.executable, "-c", sleep]
 processes.commands = lambda layout: {
     "first": [*sleeper, str(home / "first.pid")],
-    "second": sys.argv[2:4] if sys.argv[2] else [*sleeper, str(home / "second.pid")],
+    sys.argv[5]: sys.argv[2:4] if sys.argv[2] else [*sleeper, str(home / "second.pid")],
 }
 layout = Layout(home=home, ports=Ports())
 layout.logs.mkdir(parents=True)
@@ -32,8 +32,8 @@ sys.exit(processes.supervise(layout, [sys.executable, "-c", sys.argv[4]]))
 WAIT_FOREVER = "import time; print('progress speaks', flush=True); time.sleep(600)"
 
 
-def start(home: Path, progress: str, *second: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCRIPT, str(home), *(second or ("", "")), progress]
+def start(home: Path, progress: str, *second: str, name: str = "second") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(home), *(second or ("", "")), progress, name]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -80,3 +80,20 @@ def test_an_interrupt_ends_all_and_is_no_success(tmp_path: Path, number: signal.
     assert supervisor.returncode == status, output
     assert not is_alive(tmp_path / "first.pid")
     assert not is_alive(tmp_path / "second.pid")
+
+
+def test_the_service_is_started_again_when_it_is_killed_and_ends_with_all(tmp_path: Path) -> None:
+    supervisor = start(tmp_path, WAIT_FOREVER, name="service")
+    pid_file = tmp_path / "second.pid"
+    wait_for_file(pid_file)
+    first = pid_file.read_text()
+    os.kill(int(first), signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while pid_file.read_text() in ("", first):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert is_alive(pid_file)
+    supervisor.send_signal(signal.SIGTERM)
+    supervisor.communicate(timeout=60)
+    assert not is_alive(pid_file)
+    assert "started again" in (tmp_path / "logs" / "processes" / "service.log").read_text()

@@ -1,4 +1,4 @@
-"""The processes of a one-machine installation, under honcho: one ends, all end."""
+"""The processes of a one-machine installation, under honcho: one ends, all end, but for the service."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # The scheduler and the api-server end their children within this many seconds of a SIGTERM; honcho's own 5 are few.
 STOP_SECONDS = 20
+# What looks after orders while nothing else does is started again whatever ended it; a signal to stop ends both.
+_KEPT = ("service",)
+_KEEP = "trap stop=1 INT TERM; while {command}; [ -z \"$stop\" ]; do echo 'ended; started again' >&2; sleep 1; done"
 
 
 class _Console:
@@ -74,7 +77,8 @@ def commands(layout: Layout) -> dict[str, Sequence[str]]:
 def supervise(layout: Layout, progress: Sequence[str]) -> int:
     """Start everything and the progress process; return its exit status. If another ends first, its own, never 0.
 
-    Ctrl-C and SIGTERM end all of them, with 130 or 143; what does not end in `STOP_SECONDS` is killed.
+    The service alone is started again when it ends. Ctrl-C and SIGTERM end all of them, with 130 or 143; what does not
+    end in `STOP_SECONDS` is killed.
     """
     from honcho import manager as honcho
 
@@ -84,7 +88,8 @@ def supervise(layout: Layout, progress: Sequence[str]) -> int:
     environment = os.environ | layout.environment() | {"PYTHONUNBUFFERED": "1"}
     for name, command in commands(layout).items():
         log = shlex.quote(str(layout.logs / f"{name}.log"))
-        manager.add_process(name, f"exec {shlex.join(command)} >>{log} 2>&1", env=environment, cwd=str(layout.home))
+        run = _KEEP.format(command=shlex.join(command)) if name in _KEPT else f"exec {shlex.join(command)}"
+        manager.add_process(name, f"exec >>{log} 2>&1; {run}", env=environment, cwd=str(layout.home))
     manager.add_process("progress", f"exec {shlex.join(progress)}", env=environment, cwd=str(layout.home))
     manager.loop()
     status = int(manager.returncode or 0)
