@@ -19,7 +19,7 @@ from airflow_ibkr_plugin.execution.halt import enforce, set_state
 from airflow_ibkr_plugin.execution.reduce import Closing, Reduction, close_position
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.trading.brackets import CLOSE_LEG
-from airflow_ibkr_plugin.trading.orders import BracketState, IntentState
+from airflow_ibkr_plugin.trading.orders import BracketState, IntentState, OrderType
 from airflow_ibkr_plugin.trading.trading_state import TradingState
 
 
@@ -164,3 +164,13 @@ def test_an_entry_whose_stop_was_acknowledged_was_sent_whatever_a_person_says(
     with pytest.raises(ConfigError, match=r"acknowledged the \w+ of order .*: the unit was sent"):
         declare(floor.database, rows["entry"].order_ref, Declared.NEVER_SENT, **given)
     assert floor.working().keys() == {"stop", "target"}
+
+
+def test_an_entry_that_still_works_is_cancelled_before_its_strategy_closes(floor: Any) -> None:
+    floor.bracket()
+    waiting = {"order_type": OrderType.LIMIT, "limit_offset": Decimal("-0.1")}
+    outcome = floor.bracket(run_id="run-2", leave_working=True, wait_seconds=0.2, **waiting)
+    assert outcome.state is IntentState.WORKING
+    reduce(floor, "close-1", 10)
+    assert floor.states("run-2")["entry"] == "cancelled"
+    assert (floor.held(), floor.working()) == (0, {})
