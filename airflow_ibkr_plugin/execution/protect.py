@@ -31,6 +31,8 @@ from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.orders import Orders
+from airflow_ibkr_plugin.store.positions import Positions
+from airflow_ibkr_plugin.store.reconciliations import Reconciliations
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.brackets import (
@@ -62,7 +64,7 @@ log = logging.getLogger(__name__)
 
 #: An entry that was left working may be filled in part for so long.
 PARTLY_FILLED = timedelta(seconds=60)
-#: A market that is this much beyond a stop that is gone may be one after a split.
+#: A market that is this many times beyond a stop that is gone, or away from the entry, may be one after a split.
 JUMP = Decimal("1.4")
 #: A stop that was gone sooner than this, and nobody had asked for it, counts as one that cannot be had.
 LASTING = timedelta(seconds=60)
@@ -294,7 +296,11 @@ class _Keeper:
         return trailed_stop(ticket_of(stops[0]), self._job.instrument, [price for price in told if price is not None])
 
     def _looks_split(self, ticket: OrderTicket) -> bool:
-        """Whether the market is so far beyond the stop that a split may lie in between, which is not booked yet."""
+        """Whether the market has moved so far that a split may lie in between, which is not booked yet.
+
+        Far beyond the stop it may be one in any case: the stop would sell, or buy, at once. Far from where the entry
+        filled it is one where the account holds another quantity than is booked.
+        """
         try:
             reference = self._job.session.quote(self._job.instrument).reference
         except NoMarketData:
@@ -302,14 +308,32 @@ class _Keeper:
         if reference is None or not usable_price(reference) or ticket.stop_price is None:
             return False
         beyond = ticket.stop_price / reference if ticket.side is Side.SELL else reference / ticket.stop_price
-        if beyond < JUMP:
+        if beyond < JUMP and not (self._moved(reference) >= JUMP and self._holds_otherwise()):
             return False
         self._alert(
             "jump",
-            f"its stop is gone, and the market is at {reference:f}, far beyond {ticket.stop_price:f}, as after a split"
-            " that is not booked: no stop is sent before it is",
+            f"its stop is gone, and the market is at {reference:f}, with the stop at {ticket.stop_price:f}, as after a"
+            " split that is not booked: no stop is sent before it is",
         )
         return True
+
+    def _moved(self, reference: Decimal) -> Decimal:
+        """How many times the market is above, or below, where the entry filled, at prices of today's shares."""
+        with self._job.database.read() as transaction:
+            fill = Executions(transaction).for_intent(self._job.intent_id)[-1]
+            shares = Units(transaction).shares_since(load_row(transaction, self._job.intent_id), fill.time)
+        ratio = reference * shares / fill.price
+        return max(ratio, 1 / ratio)
+
+    def _holds_otherwise(self) -> bool:
+        """Whether the account holds another quantity of the contract than the books say."""
+        entry = self._job.load()
+        theirs = sum((one.quantity for one in self._job.session.positions() if one.con_id == entry.con_id), Decimal(0))
+        with self._job.database.read() as transaction:
+            booked = Positions(transaction).of_strategies(entry.source, entry.account, entry.con_id)
+            beside = Reconciliations(transaction, entry.source, entry.account).unexplained().get(entry.con_id)
+        ours = sum((own.quantity for own in booked), Decimal(0))
+        return theirs != ours + (beside.quantity if beside is not None else 0)
 
     def _send(self, leg: str, ticket: OrderTicket) -> OrderIntent:
         entry, at = self._job.load(), datetime.now(UTC)

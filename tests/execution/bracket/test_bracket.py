@@ -346,13 +346,18 @@ def test_an_entry_that_was_left_with_a_part_filled_is_ended_so_that_its_exits_wo
     assert floor.working() == {"target": (held, "LMT"), "stop": (held, "STP")}
 
 
-def test_a_stop_that_a_split_has_cancelled_is_sent_at_new_prices_once_the_split_is_booked(floor: Any) -> None:
-    floor.bracket()
+@pytest.mark.parametrize("side", list(Side))
+def test_a_stop_that_a_split_has_cancelled_is_sent_at_new_prices_once_the_split_is_booked(
+    floor: Any, side: Side
+) -> None:
+    """Behind a BUY the market is far beyond the stop, behind a SELL far away from it."""
+    order = {"side": side, "allow_short": True}
+    floor.bracket(**order)
     old = floor.legs()["stop"].stop_price
     floor.gateway.control("split", symbol="KO", ratio=4)
     assert floor.working() == {}
-    floor.bracket()
-    assert floor.working() == {}  # at its old price it would sell at once
+    floor.bracket(**order)
+    assert floor.working() == {}  # at its old price it would trade at once, or never
     assert ["as after a split" in alert for alert in floor.alerts()] == [True]
     with floor.session() as session, floor.database.write() as transaction:
         entry = floor.legs()["entry"]
@@ -370,7 +375,7 @@ def test_a_stop_that_a_split_has_cancelled_is_sent_at_new_prices_once_the_split_
                 paid_out=Decimal(0),
                 price=Decimal(0),
                 currency="USD",
-                at=session.now(),
+                at=session.now() + timedelta(seconds=1),  # of two at one moment the split comes first
                 made_by="t",
                 reason="",
                 reconciliation_id=made.id,
@@ -378,7 +383,7 @@ def test_a_stop_that_a_split_has_cancelled_is_sent_at_new_prices_once_the_split_
         )
         place = (entry.source, entry.account, entry.strategy, entry.con_id)
         Positions(transaction).add_up_again(transaction.get_one(PositionRow, place), at=datetime.now(UTC))
-    assert floor.held() == 40
-    floor.bracket()
+    assert floor.held() == 40 * side.sign
+    floor.bracket(**order)
     assert floor.working() == {"stop.2": ("40", "STP")}
-    assert 0 <= floor.legs()["stop.2"].stop_price - old / 4 < Decimal("0.01")
+    assert 0 <= (floor.legs()["stop.2"].stop_price - old / 4) * side.sign < Decimal("0.01")
