@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
-from airflow_ibkr_plugin.errors import BrokerTimeout, NoMarketData
+from airflow_ibkr_plugin.errors import BrokerTimeout
 from airflow_ibkr_plugin.execution import recover as recovering
 from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.bracket import Find, asked, unprotected
@@ -27,12 +27,11 @@ from airflow_ibkr_plugin.execution.recover import adopt, recover
 from airflow_ibkr_plugin.execution.request import job_of, request_of
 from airflow_ibkr_plugin.execution.send import reserve_and_send
 from airflow_ibkr_plugin.execution.settle import cancel_order, owner_of, settle
+from airflow_ibkr_plugin.execution.unbooked_split import unbooked_split
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.orders import Orders
-from airflow_ibkr_plugin.store.positions import Positions
-from airflow_ibkr_plugin.store.reconciliations import Reconciliations
 from airflow_ibkr_plugin.store.trading_commands import TradingCommands
 from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.brackets import (
@@ -51,10 +50,8 @@ from airflow_ibkr_plugin.trading.orders import (
     BrokerOrder,
     IntentState,
     OrderTicket,
-    Side,
 )
 from airflow_ibkr_plugin.trading.risk_facts import open_quantity
-from airflow_ibkr_plugin.trading.sizing import usable_price
 from airflow_ibkr_plugin.trading.trading_state import FLATTEN_LEG
 
 if TYPE_CHECKING:
@@ -64,12 +61,12 @@ log = logging.getLogger(__name__)
 
 #: An entry that was left working may be filled in part for so long.
 PARTLY_FILLED = timedelta(seconds=60)
-#: A market that is this many times beyond a stop that is gone, or away from the entry, may be one after a split.
-JUMP = Decimal("1.4")
 #: A stop that was gone sooner than this, and nobody had asked for it, counts as one that cannot be had.
 LASTING = timedelta(seconds=60)
 #: How long an order that closes what cannot be protected may take before it is left to the service.
 RESCUE_SECONDS = 30.0
+#: After so many closing orders as stops may be refused, the next ones wait for so long.
+RESCUE_PAUSE = timedelta(minutes=5)
 
 
 def protect(job: Job, find: Find | None = None) -> None:
@@ -147,7 +144,8 @@ class _Keeper:
     def _look(self) -> list[tuple[OrderIntent, BrokerOrder]]:
         """Book what the broker knows of each exit; those that are alive, with their orders."""
         alive = []
-        for row in self._job.exits():
+        # Stops first: an exit that nobody knows of must not keep them from being looked at.
+        for row in sorted(self._job.exits(), key=lambda row: not is_stop(row.leg)):
             exit_job = job_of(self._job, row)
             if row.state in (IntentState.DECIDED, IntentState.RESERVED):
                 if self._is_being_closed():
@@ -215,7 +213,8 @@ class _Keeper:
     def _protect_anew(self) -> None:
         """Send the stop anew; where it is refused, close what is held by a market order."""
         ticket, stops = self._stop_ticket(), self._stops()
-        if self._looks_split(ticket):
+        if suspicion := unbooked_split(self._job, ticket):
+            self._alert("jump", f"its stop is gone, and {suspicion}: no stop is sent before it is")
             return
         for leg in self._later_legs(stops):
             quantity = self._unguarded()
@@ -257,15 +256,15 @@ class _Keeper:
             return wanted or TradingCommands(transaction).flattened(stop)
 
     def _rescue(self) -> None:
-        number = sum(row.leg.partition(".")[0] == RESCUE_LEG for row in self._job.exits()) + 1
-        leg = RESCUE_LEG if number == 1 else f"{RESCUE_LEG}.{number}"
+        rescues = [row for row in self._job.exits() if row.leg.partition(".")[0] == RESCUE_LEG]
+        leg = f"{RESCUE_LEG}.{len(rescues) + 1}" if rescues else RESCUE_LEG
         quantity = self._unguarded()
         if quantity <= 0:
             return
-        if number > MAX_STOPS:
-            self._alert(leg, "no stop can be had, and it could not be closed either; nothing more is tried")
-            self._close()
-            return
+        if len(rescues) >= MAX_STOPS:
+            self._alert("naked", "no stop can be had, and it could not be closed either; that is tried on and on")
+            if rescues[-1].updated_at > datetime.now(UTC) - RESCUE_PAUSE:
+                return
         row = self._send(leg, OrderTicket(side=self._stop_ticket().side, quantity=quantity))
         if row.state is IntentState.DENIED:
             self._alert(leg, f"no stop can be had, and risk does not let it be closed: {row.reason}")
@@ -294,46 +293,6 @@ class _Keeper:
         if ratio != 1:  # the broker told of prices of old shares
             return split_stop(ticket_of(stops[0]), self._job.instrument, ratio)
         return trailed_stop(ticket_of(stops[0]), self._job.instrument, [price for price in told if price is not None])
-
-    def _looks_split(self, ticket: OrderTicket) -> bool:
-        """Whether the market has moved so far that a split may lie in between, which is not booked yet.
-
-        Far beyond the stop it may be one in any case: the stop would sell, or buy, at once. Far from where the entry
-        filled it is one where the account holds another quantity than is booked.
-        """
-        try:
-            reference = self._job.session.quote(self._job.instrument).reference
-        except NoMarketData:
-            return False
-        if reference is None or not usable_price(reference) or ticket.stop_price is None:
-            return False
-        beyond = ticket.stop_price / reference if ticket.side is Side.SELL else reference / ticket.stop_price
-        if beyond < JUMP and not (self._moved(reference) >= JUMP and self._holds_otherwise()):
-            return False
-        self._alert(
-            "jump",
-            f"its stop is gone, and the market is at {reference:f}, with the stop at {ticket.stop_price:f}, as after a"
-            " split that is not booked: no stop is sent before it is",
-        )
-        return True
-
-    def _moved(self, reference: Decimal) -> Decimal:
-        """How many times the market is above, or below, where the entry filled, at prices of today's shares."""
-        with self._job.database.read() as transaction:
-            fill = Executions(transaction).for_intent(self._job.intent_id)[-1]
-            shares = Units(transaction).shares_since(load_row(transaction, self._job.intent_id), fill.time)
-        ratio = reference * shares / fill.price
-        return max(ratio, 1 / ratio)
-
-    def _holds_otherwise(self) -> bool:
-        """Whether the account holds another quantity of the contract than the books say."""
-        entry = self._job.load()
-        theirs = sum((one.quantity for one in self._job.session.positions() if one.con_id == entry.con_id), Decimal(0))
-        with self._job.database.read() as transaction:
-            booked = Positions(transaction).of_strategies(entry.source, entry.account, entry.con_id)
-            beside = Reconciliations(transaction, entry.source, entry.account).unexplained().get(entry.con_id)
-        ours = sum((own.quantity for own in booked), Decimal(0))
-        return theirs != ours + (beside.quantity if beside is not None else 0)
 
     def _send(self, leg: str, ticket: OrderTicket) -> OrderIntent:
         entry, at = self._job.load(), datetime.now(UTC)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from airflow_ibkr_plugin.broker.session import BrokerSession
-from airflow_ibkr_plugin.errors import ConfigError
+from airflow_ibkr_plugin.errors import ConfigError, OrderRejected
 from airflow_ibkr_plugin.execution import halt as halt_module
 from airflow_ibkr_plugin.execution import protect
 from airflow_ibkr_plugin.execution.close import begin_close
@@ -100,6 +101,30 @@ def test_a_stop_that_never_lasts_is_not_sent_for_ever(floor: Any) -> None:
     assert floor.held() == 0
     assert floor.legs()["rescue"].state is IntentState.FILLED
     assert "stop.4" not in floor.legs()
+
+
+def test_a_position_that_can_be_neither_stopped_nor_closed_is_tried_again_after_a_pause(
+    floor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor.bracket()
+    cancel_stop(floor)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OrderRejected("IBKR answered with error 201: no.")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(BrokerSession, "place", refuse)
+        for _ in range(6):
+            floor.bracket()
+    rescues = {"rescue": "rejected", "rescue.2": "rejected", "rescue.3": "rejected"}
+    assert {leg: state for leg, state in floor.states().items() if leg.startswith("rescue")} == rescues
+    assert sum("on and on" in alert for alert in floor.alerts()) == 1
+    assert floor.legs()["entry"].bracket is BracketState.OPEN
+    monkeypatch.setattr(protect, "RESCUE_PAUSE", timedelta(0))
+    floor.bracket()
+    assert floor.states()["rescue.4"] == "filled"
+    assert floor.held() == 0
+    assert floor.legs()["entry"].bracket is BracketState.CLOSED
 
 
 def test_a_stop_that_went_out_behind_a_halt_does_not_stand_in_the_way_of_its_closing(
