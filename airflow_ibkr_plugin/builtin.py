@@ -43,7 +43,8 @@ _ORDER_CONDITIONS: list[dict[str, Any]] = [
         "else": {"properties": {"trail_offset": False, "trail_amount": False}},
     },
     {"if": _of_type(*STOPS), "then": {"properties": {"tif": {"enum": ["DAY", "GTC"]}}}},
-    {"if": _of_type(*LIMITED), "else": {"properties": {"outside_rth": {"const": False}}}},
+    {"if": _of_type(*LIMITED), "else": {"properties": {"outside_rth": {"const": False}, "limit_offset": False}}},
+    {"if": _of_type(*STOPS), "else": {"properties": {"stop_offset": False}}},
     {
         "if": {"properties": {"sizing": {"required": ["risk_per_trade"]}}, "required": ["sizing"]},
         "then": {"required": ["bracket"]},
