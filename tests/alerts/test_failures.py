@@ -35,8 +35,8 @@ def options(*urls: str) -> Settings:
         alert_urls=urls,
         packages_blocked=(),
         airflow_base_url="",
-        reconcile_seconds=300.0,
-        reconcile_max_age=900.0,
+        reconcile_seconds=300,
+        reconcile_max_age=900,
     )
 
 
