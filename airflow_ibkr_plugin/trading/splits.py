@@ -117,7 +117,10 @@ def _at(
     after = {holder: quantity - paid.get(holder, Decimal(0)) for holder, quantity in split.items()}
     for fill in later:
         after[fill.holder] = after.get(fill.holder, Decimal(0)) + fill.change
-    at = later[0].time - timedelta(microseconds=1) if later else now
+    if later:
+        at = later[0].time - timedelta(microseconds=1)
+    else:  # the broker's clock may be a part of a second behind the time of its last fill
+        at = max([now, *(fill.time + timedelta(microseconds=1) for fill in fills)])
     return SplitPlan(ratio=ratio, at=at, after=after, paid_out=paid)
 
 

@@ -164,6 +164,7 @@ class Floor:
     def attempt(self, case: Case, number: int, kill: Kill, triggers: tuple[Trigger, ...] = ()) -> Child:
         """One try in a process of its own."""
         ti = TaskInstance(case.run_id, number, self._upstream(case.scenario), case.strategy)
+        triggers = tuple(map(partial(_when_listed, case), triggers))
         if kill.boundary and (trigger := kill.trigger(self.clean_of(case.scenario))) is not None:
             triggers = (*triggers, trigger)
 
@@ -182,7 +183,7 @@ class Floor:
     def _happen(self, case: Case, command: dict[str, Any]) -> None:
         if command["cmd"] in _ABOUT_ORDER:
             deadline = time.monotonic() + 5
-            while not (found := self.gateway.orders(self.order_ref(case))):
+            while not (found := self.gateway.orders(replace(self._key(case), leg=case.leg).order_ref)):
                 assert time.monotonic() < deadline, f"{case}: the broker has no order"
             command = command | {"client": found[0]["client_id"]}
             if command["cmd"] == "error":
@@ -221,6 +222,12 @@ class Floor:
     def child(self, task: Callable[[], Any], triggers: tuple[Trigger, ...] = ()) -> Child:
         """A task in a process of its own."""
         return Child(task, Boundaries(triggers, self.gateway.control), self._log)
+
+
+def _when_listed(case: Case, trigger: Trigger) -> Trigger:
+    """A bracket is listed by the gateway when its last order, the third, has been sent."""
+    about_order = trigger.command is not None and trigger.command["cmd"] in _ABOUT_ORDER
+    return replace(trigger, at=3) if about_order and case.scenario.bracket else trigger
 
 
 def close_all(strategy: str) -> str:

@@ -36,10 +36,11 @@ Orders.record = lambda *_, **__: None
 
 
 def suite(*options: str, worse: str = "") -> tuple[int, str]:
-    """Exit status and output. Only orders that are taken and not acknowledged, where something is made worse."""
+    """Exit status and output. Where something is made worse, only single orders that are taken and not acknowledged."""
     program = f"import runpy, sys; sys.path.insert(0, {str(SUITE)!r}); sys.argv[1:] = {list(options)}\n{worse}"
     if worse:
         program += "\nimport cases; cases.FAULTS = [f for f in cases.FAULTS if f.name == 'drop_after_accept']"
+        program += "\ncases.SCENARIOS = [s for s in cases.SCENARIOS if not s.bracket]"
     program += f"\nrunpy.run_path({str(SUITE)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=590, check=False)
     return done.returncode, done.stdout + done.stderr

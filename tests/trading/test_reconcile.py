@@ -330,6 +330,14 @@ def test_of_the_moments_that_explain_a_split_one_without_a_fraction_counts_and_t
     assert moment(4, 2, 2, -2) == (0, timedelta(days=1))
 
 
+def test_a_split_after_the_last_fill_is_after_it_though_the_clock_is_a_part_of_a_second_behind() -> None:
+    last = NOW + timedelta(seconds=1)
+    fill = HolderFill(holder=("s", "a"), change=TEN, time=last)
+    found = plan({("s", "a"): TEN}, [fill], Decimal(40), Ratio(new=4, old=1), NOW)
+    assert found is not None
+    assert found.at > last
+
+
 def test_quantities_that_the_ratio_does_not_explain_are_no_split() -> None:
     assert plan({("s", "a"): TEN}, [], Decimal(41), Ratio(new=4, old=1), NOW) is None
     assert plan({("s", "a"): Decimal(0)}, [], Decimal(0), Ratio(new=4, old=1), NOW) is None
