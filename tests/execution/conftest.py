@@ -25,6 +25,7 @@ from airflow_ibkr_plugin.execution import recover
 from airflow_ibkr_plugin.execution.outcome import OrderOutcome
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.request import OrderRequest
+from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models import IntentTransition, OrderIntent
@@ -303,3 +304,18 @@ def desk(database: Database, broker: MemoryBroker) -> Desk:
 @pytest.fixture
 def books(database: Database) -> Books:
     return Books(database)
+
+
+@pytest.fixture
+def gateway() -> Iterator[Any]:
+    """A simulated gateway in regular hours, over a socket."""
+    clock = datetime.fromisoformat("2026-03-02T15:00:00+00:00")
+    with start_simulator(seed=7, clock=clock, account="DU1234567") as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def spec(gateway: Any) -> GatewaySpec:
+    return GatewaySpec(
+        conn_id="ibkr_default", host="127.0.0.1", port=gateway.port, client_ids=range(10, 20), account="DU1234567"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,28 +20,11 @@ from airflow_ibkr_plugin.execution.again import raise_generation
 from airflow_ibkr_plugin.execution.declare import Declared, declare
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.request import OrderRequest
-from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.intent_notes import IntentNotes
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import IntentKey, IntentState, OrderTicket, OrderType, Side
-
-ACCOUNT = "DU1234567"
-
-
-@pytest.fixture
-def gateway() -> Iterator[Any]:
-    clock = datetime.fromisoformat("2026-03-02T15:00:00+00:00")
-    with start_simulator(seed=7, clock=clock, account=ACCOUNT) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def spec(gateway: Any) -> GatewaySpec:
-    return GatewaySpec(
-        conn_id="ibkr_default", host="127.0.0.1", port=gateway.port, client_ids=range(10, 20), account=ACCOUNT
-    )
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from airflow_ibkr_plugin.execution import reconcile as engine
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.reconcile import reconcile
 from airflow_ibkr_plugin.execution.request import OrderRequest
-from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.alerts import Alerts
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.models import ExecutionRow, OrderRow, PositionRow, ReconciliationDifference
@@ -32,20 +31,6 @@ from airflow_ibkr_plugin.trading.trading_state import TradingState
 
 ACCOUNT = "DU1234567"
 SOURCE = "simulator:ibkr_default"
-
-
-@pytest.fixture
-def gateway() -> Iterator[Any]:
-    clock = datetime.fromisoformat("2026-03-02T15:00:00+00:00")
-    with start_simulator(seed=7, clock=clock, account=ACCOUNT) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def spec(gateway: Any) -> GatewaySpec:
-    return GatewaySpec(
-        conn_id="ibkr_default", host="127.0.0.1", port=gateway.port, client_ids=range(10, 20), account=ACCOUNT
-    )
 
 
 @pytest.fixture
