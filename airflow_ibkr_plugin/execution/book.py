@@ -44,6 +44,7 @@ def book(job: Job, truth: BrokerTruth) -> OrderIntent:
                 sec_type=job.instrument.sec_type.value,
             )
         fills = Executions(transaction).for_intent(row.id)
+        Orders(transaction).keep_up(row.id, fills, at)
         filled = sum((fill.quantity for fill in fills), Decimal(0))
         if row.state in TERMINAL:
             return row  # a fill or a commission that came after the end

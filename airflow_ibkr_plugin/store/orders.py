@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from airflow_ibkr_plugin.store.models.orders import OrderIntent, OrderRow
+from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent, OrderRow
 from airflow_ibkr_plugin.store.sql import insert_if_absent
 from airflow_ibkr_plugin.trading.orders import BrokerOrder
 
@@ -52,6 +53,22 @@ class Orders:
         row.updated_at = at
         self._session.flush()
         return row
+
+    def keep_up(self, intent_id: int, fills: Sequence[ExecutionRow], at: datetime) -> None:
+        """Bring an intent's one order up to what its fills add up to: its own reports may come late, or never.
+
+        :param fills: all that are booked of the intent and in force.
+        """
+        rows, filled = self.for_intent(intent_id), sum((fill.quantity for fill in fills), Decimal(0))
+        if len(rows) != 1 or filled <= rows[0].filled:  # of several, nobody can say whose fills they are
+            return
+        row = rows[0]
+        row.filled, row.remaining = filled, max(row.quantity - filled, Decimal(0))
+        row.average_price = sum((fill.price * fill.quantity for fill in fills), Decimal(0)) / filled
+        if not row.remaining:
+            row.status = "Filled"
+        row.updated_at = at
+        self._session.flush()
 
     def by_order_ref(self, order_ref: str) -> list[OrderRow]:
         """The orders with this orderRef, oldest first. More than one means that an order was placed twice."""

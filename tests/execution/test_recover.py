@@ -20,6 +20,7 @@ from airflow_ibkr_plugin.errors import (
     OrderRejected,
 )
 from airflow_ibkr_plugin.store.account_orders import AccountOrders
+from airflow_ibkr_plugin.store.orders import Orders
 from airflow_ibkr_plugin.trading.orders import IntentState, OrderTicket, OrderType, Side
 
 pytestmark = pytest.mark.usefixtures("quick_settle")
@@ -178,6 +179,20 @@ def test_what_is_left_at_the_time_out_is_cancelled_and_what_filled_is_kept(desk:
     assert desk.position() == 3
     with desk.database.read() as transaction:
         assert AccountOrders(transaction, outcome.source, outcome.account).open() == ()
+
+
+def test_an_order_that_only_its_executions_tell_of_is_on_record_as_filled(desk: Any) -> None:
+    desk.broker.fate = lambda broker, perm_id: broker.fill(perm_id, Decimal(3))
+    request = desk.request(leave_working=True)
+    desk.execute(request)
+    desk.broker.fill(9000)
+    desk.broker.orders.clear()
+    outcome = desk.execute(request)
+    assert (outcome.state, outcome.filled) == (IntentState.FILLED, 10)
+    with desk.database.read() as transaction:
+        (order,) = Orders(transaction).for_intent(outcome.intent_id)
+    assert (order.status, order.filled, order.remaining) == ("Filled", 10, 0)
+    assert order.average_price == 100
 
 
 def test_a_fill_that_beats_the_cancel_is_a_fill(desk: Any) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.models import OrderIntent
 from airflow_ibkr_plugin.store.orders import Orders
-from airflow_ibkr_plugin.trading.orders import BrokerOrder, Side
+from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, Side
 
 SOURCE = "simulator:ibkr_default"
 
@@ -76,6 +77,33 @@ def test_a_late_report_does_not_take_an_end_back(database: Database, order: Brok
         # A completed order tells neither order id nor average price.
         row = orders.record(SOURCE, "SPY", replace(filled, order_id=0, client_id=-1, average_price=None), None, now)
     assert (row.order_id, row.client_id, row.average_price) == (7, 3, Decimal(100))
+
+
+def test_an_order_keeps_up_with_its_fills(
+    database: Database,
+    order: BrokerOrder,
+    make_intent: Callable[..., OrderIntent],
+    new_execution: Callable[..., Execution],
+    now: datetime,
+) -> None:
+    intent = make_intent()
+    with database.write() as session:
+        orders, executions = Orders(session), Executions(session)
+        row = orders.record(SOURCE, "SPY", replace(order, filled=Decimal(4), remaining=Decimal(6)), intent.id, now)
+        for number, (quantity, price) in enumerate(((4, 100), (3, 102), (3, 104))):
+            fill = new_execution(exec_id=f"000{number}.01", quantity=Decimal(quantity), price=Decimal(price))
+            executions.record(SOURCE, fill, intent, now)
+        fills = executions.for_intent(intent.id)
+        orders.keep_up(intent.id, fills[:1], now)
+        assert (row.status, row.filled, row.average_price) == ("Submitted", Decimal(4), None)
+        orders.keep_up(intent.id, fills[:2], now)
+        assert (row.status, row.filled, row.remaining) == ("Submitted", Decimal(7), Decimal(3))
+        orders.keep_up(intent.id, fills, now)
+        assert (row.status, row.filled, row.remaining) == ("Filled", Decimal(10), Decimal(0))
+        assert row.average_price == Decimal("101.8")
+        twice = orders.record(SOURCE, "SPY", replace(order, perm_id=100, order_id=8), intent.id, now)
+        orders.keep_up(intent.id, fills, now)
+        assert twice.filled == 0
 
 
 def test_an_order_gets_its_perm_id_later(database: Database, order: BrokerOrder, now: datetime) -> None:
