@@ -63,6 +63,11 @@ class Child:
         """At once."""
         os.kill(self.pid, signal.SIGKILL)
 
+    def ask_to_end(self) -> None:
+        """SIGTERM; what it was about till now does not count as hanging."""
+        self._started = time.monotonic()
+        os.kill(self.pid, signal.SIGTERM)
+
     def finish(self, kill_after: float | None = None) -> dict[str, Any]:
         """What it came to: `done`, an error with its `family`, or `killed`.
 

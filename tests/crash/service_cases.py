@@ -7,9 +7,7 @@ come then. Two services stand by turns, and who watches over them starts another
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -238,7 +236,7 @@ class _Watch:
     def _stop(self) -> None:
         for child in self.services:
             if not child.finished:
-                os.kill(child.pid, signal.SIGTERM)
+                child.ask_to_end()
                 self._killed(child)
 
     def _facts(self, since: datetime) -> list[str]:
