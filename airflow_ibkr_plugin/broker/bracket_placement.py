@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 
 from airflow_ibkr_plugin.broker.convert import contract_of, order_of
 from airflow_ibkr_plugin.broker.gateway import Gateway
 from airflow_ibkr_plugin.broker.placement import by_ref, what_became_of
 from airflow_ibkr_plugin.broker.queries import listed, select
-from airflow_ibkr_plugin.broker.truth import DEAD_STATUSES, BrokerTruth
+from airflow_ibkr_plugin.broker.truth import DEAD_STATUSES, TERMINAL_STATUSES, BrokerTruth
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavailable, OrderIdInUse, OrderRejected
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket, OrderType
@@ -130,9 +131,11 @@ async def resize(
 ) -> BrokerOrder:
     """Change the quantity of a working order of this client id; returns it as the broker has it then.
 
+    A change is the whole order: prices that somebody changed in TWS, and what ties it to others, go out as they are.
+
     :param ticket: what it was sent with. :param quantity: in all, what it has filled included.
-    :raises BrokerError: another client id placed it, or the change was refused.
-    :raises BrokerTimeout: whether it was changed is unknown.
+    :raises BrokerError: another client id placed it, its type was changed in TWS, or the change was refused.
+    :raises BrokerTimeout: it is not listed as working; or whether it was changed is unknown.
     """
     gateway.check_connected()
     if order.client_id != gateway.client_id or not order.order_id:
@@ -141,14 +144,8 @@ async def resize(
             remedy=f"Open a session with client id {order.client_id}: only it can change the order.",
         )
     journal = gateway.journal
-    await listed(gateway, lambda item: item.perm_id == order.perm_id)
-    changed = order_of(gateway.library, ticket, order_ref=order.order_ref, account=order.account)
+    changed = await _as_it_stands(gateway, order, ticket)
     changed.totalQuantity = Decimal(f"{quantity:f}")
-    if ticket.order_type is OrderType.TRAIL:
-        changed.trailStopPrice = _UNSET  # it stays where it has come to
-    if (reported := gateway.wrapper.permId2Trade.get(order.perm_id)) is not None:
-        changed.parentId, changed.ocaGroup = reported.order.parentId, reported.order.ocaGroup
-        changed.ocaType = reported.order.ocaType
     errors = journal.order_errors.setdefault(order.order_id, [])
     heard, deadline = len(errors), time.monotonic() + gateway.spec.timeout
     gateway.client.placeOrder(order.order_id, contract_of(gateway.library, instrument), changed)
@@ -164,6 +161,33 @@ async def resize(
                 f"The change of order {order.perm_id} to {quantity:f} was not confirmed.", remedy="Ask again."
             )
         await journal.message(left)
+
+
+async def _as_it_stands(gateway: Gateway, order: BrokerOrder, ticket: OrderTicket) -> Any:
+    """The library's order for a ticket that was sent, with the prices and ties that the broker reports of it now."""
+    wrapper = gateway.wrapper
+    # What it holds of an order it does not read anew, but for a few fields; of one that it does not know it reads all.
+    wrapper.permId2Trade.pop(order.perm_id, None)
+    wrapper.trades.pop(wrapper.orderKey(order.client_id, order.order_id, order.perm_id), None)
+    await listed(gateway, lambda item: item.perm_id == order.perm_id)
+    reported, now = wrapper.permId2Trade.get(order.perm_id), gateway.journal.orders.get(order.perm_id)
+    if reported is None or now is None or now.status in TERMINAL_STATUSES:
+        raise BrokerTimeout(f"Order {order.perm_id} is not listed as working any more.", remedy="Ask again.")
+    if now.order_type != ticket.order_type:
+        raise BrokerError(
+            f"Order {order.perm_id} was sent as {ticket.order_type} and is {now.order_type}: somebody changed it.",
+            remedy="Change its quantity in TWS too, or cancel it there.",
+        )
+    if ticket.order_type is not OrderType.TRAIL:
+        ticket = replace(ticket, limit_price=now.limit_price, stop_price=now.stop_price)
+    changed = order_of(gateway.library, ticket, order_ref=order.order_ref, account=order.account)
+    if ticket.order_type is OrderType.TRAIL:
+        changed.trailStopPrice = _UNSET  # it stays where it has come to
+        distance = "auxPrice" if ticket.trail_amount is not None else "trailingPercent"
+        setattr(changed, distance, getattr(reported.order, distance))
+    changed.parentId, changed.ocaGroup = reported.order.parentId, reported.order.ocaGroup
+    changed.ocaType = reported.order.ocaType
+    return changed
 
 
 def _any_of(order_refs: Collection[str]) -> Callable[[BrokerOrder | Execution], bool]:
