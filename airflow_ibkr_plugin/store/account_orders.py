@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from airflow_ibkr_plugin.store.intents import count_on_day
 from airflow_ibkr_plugin.store.models.orders import RESERVING, ExecutionRow, OrderIntent
 from airflow_ibkr_plugin.store.sources import same_kind
+from airflow_ibkr_plugin.store.splits import Splits
 from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import IntentState
@@ -60,22 +61,29 @@ class AccountOrders:
         return tuple(_open_order(row, remaining[row.id]) for row in rows)
 
     def _held(self, entry_id: int) -> Decimal:
-        """What a bracket's entry has filled, less what its exits have."""
-        family = select(OrderIntent.id, OrderIntent.parent_id)
+        """What a bracket's entry has filled, less what its exits have, in shares of today."""
+        columns = (OrderIntent.source, OrderIntent.account, OrderIntent.strategy, OrderIntent.con_id)
+        family = select(OrderIntent.id, *columns)
         family = family.where(or_(OrderIntent.id == entry_id, OrderIntent.parent_id == entry_id))
-        parents = {row.id: row.parent_id for row in self._session.execute(family)}
-        filled = self._filled(parents)
-        out = sum((quantity for one, quantity in filled.items() if parents[one] is not None), Decimal(0))
-        return max(filled.get(entry_id, Decimal(0)) - out, Decimal(0))
+        rows = {row.id: row for row in self._session.execute(family)}
+        entry = rows[entry_id]
+        splits = Splits(self._session, (entry.source, entry.account, entry.strategy, entry.con_id))
+        held = Decimal(0)
+        for fill in self._fills(rows):
+            shares = fill.quantity * splits.shares_since(fill.time)
+            held += shares if fill.intent_id == entry_id else -shares
+        return max(held, Decimal(0))
 
     def _filled(self, intent_ids: Collection[int]) -> dict[int, Decimal]:
+        """What each has filled, in the shares that it was sent for: a split cancels it."""
         totals: dict[int, Decimal] = {}
-        columns = (ExecutionRow.exec_id, ExecutionRow.intent_id, ExecutionRow.quantity)
-        query = select(*columns).where(ExecutionRow.intent_id.in_(intent_ids))
-        for _, intent_id, quantity in in_force(self._session.execute(query)):
-            assert intent_id is not None
-            totals[intent_id] = totals.get(intent_id, Decimal(0)) + quantity
+        for fill in self._fills(intent_ids):
+            totals[fill.intent_id] = totals.get(fill.intent_id, Decimal(0)) + fill.quantity
         return totals
+
+    def _fills(self, intent_ids: Collection[int]) -> list[Any]:
+        columns = (ExecutionRow.exec_id, ExecutionRow.intent_id, ExecutionRow.quantity, ExecutionRow.time)
+        return in_force(self._session.execute(select(*columns).where(ExecutionRow.intent_id.in_(intent_ids))))
 
     def count_on_day(self, broker_day: date) -> int:
         """How many are reserved, or were sent, on the broker's day; as `Intents.count_on_day`, for all strategies."""

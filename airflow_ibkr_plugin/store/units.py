@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from airflow_ibkr_plugin.store.models.orders import RESERVING, OrderIntent
-from airflow_ibkr_plugin.store.models.reconciliations import PositionAdjustment
+from airflow_ibkr_plugin.store.splits import Splits
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, BracketState, IntentState
 
 
@@ -78,17 +78,8 @@ class Units:
 
         :param since: by the broker's clock, aware UTC.
         """
-        query = select(PositionAdjustment.new_shares, PositionAdjustment.old_shares).where(
-            PositionAdjustment.source == intent.source,
-            PositionAdjustment.account == intent.account,
-            PositionAdjustment.strategy == intent.strategy,
-            PositionAdjustment.con_id == intent.con_id,
-            PositionAdjustment.at > since,
-        )
-        ratio = Decimal(1)
-        for new, old in self._session.execute(query):
-            ratio = ratio * new / old
-        return ratio
+        place = (intent.source, intent.account, intent.strategy, intent.con_id)
+        return Splits(self._session, place).shares_since(since)
 
     def closing(
         self, source: str, account: str, strategy: str, con_id: int, *, legs: frozenset[str], now: datetime

@@ -11,9 +11,11 @@ from airflow_ibkr_plugin.store.account_orders import AccountOrders
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.models import OrderIntent
+from airflow_ibkr_plugin.store.models import AdjustmentKind, OrderIntent, PositionAdjustment
+from airflow_ibkr_plugin.store.reconciliations import Reconciliations
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import TRANSITIONS, IntentState, OrderType, Side
+from airflow_ibkr_plugin.trading.reconcile import Result
 from airflow_ibkr_plugin.trading.risk_facts import OpenOrder, OrderHistory, open_quantity
 
 SOURCE = "simulator:ibkr_default"
@@ -99,6 +101,70 @@ def test_the_exits_of_a_bracket_are_open_for_what_its_entry_has_filled_once(
     assert fill(exits[0], "3", 5) == (4, 0)
     assert len(open_orders(database)) == 3
     assert open_orders(database, excluding=entry.id) == ()
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "bought", "sold_before", "stop", "target", "sold_after", "left"),
+    [
+        (4, 1, 10, 0, 40, 0, 0, 40),  # bought before the split; the stop is one of new shares
+        (4, 1, 10, 2, 32, 0, 0, 32),  # an exit had filled before it too
+        (1, 8, 80, 0, 10, 10, 6, 4),  # fewer shares: the target has closed most of them
+        (1, 8, 80, 16, 8, 8, 8, 0),
+    ],
+)
+def test_the_exits_of_a_bracket_are_open_for_what_is_held_in_shares_of_today(
+    database: Database,
+    make_intent: MakeIntent,
+    new_key: Any,
+    new_execution: Any,
+    now: datetime,
+    new: int,
+    old: int,
+    bought: int,
+    sold_before: int,
+    stop: int,
+    target: int,
+    sold_after: int,
+    left: int,
+) -> None:
+    def send(leg: str, quantity: int, state: IntentState, **more: Any) -> OrderIntent:
+        return walk(database, make_intent(new_key(leg=leg), quantity=Decimal(quantity), **more), state, now)
+
+    def fill(row: OrderIntent, quantity: int, minutes: int) -> None:
+        if not quantity:
+            return
+        made = {"exec_id": f"{row.id}.{minutes}.01", "quantity": Decimal(quantity), "side": row.side}
+        with database.write() as session:
+            at = now + timedelta(minutes=minutes)
+            Executions(session).record(SOURCE, new_execution(**made, time=at), row, now)
+
+    entry = send("entry", bought, S.FILLED)
+    of_entry = {"parent_id": entry.id, "side": Side.SELL}
+    fill(entry, bought, 0)
+    fill(send("stop", bought, S.CANCELLED, **of_entry), sold_before, 1)
+    with database.write() as session:
+        made_by = Reconciliations(session, SOURCE, "DU1").add(Result.AGREE, at=now, made_by="test")
+        split = PositionAdjustment(
+            kind=AdjustmentKind.SPLIT,
+            source=SOURCE,
+            account="DU1",
+            strategy=entry.strategy,
+            con_id=entry.con_id,
+            new_shares=Decimal(new),
+            old_shares=Decimal(old),
+            paid_out=Decimal(0),
+            price=Decimal(0),
+            currency="USD",
+            at=now + timedelta(minutes=2),
+            made_by="test",
+            reason="",
+            reconciliation_id=made_by.id,
+        )
+        session.add(split)
+    send("stop.2", stop, S.WORKING, **of_entry)
+    if target:
+        fill(send("target.2", target, S.WORKING, **of_entry), sold_after, 3)
+    assert open_quantity(open_orders(database), 756733, side=Side.SELL) == -left
 
 
 @pytest.mark.parametrize(
