@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from airflow_ibkr_plugin.errors import ClientIdInUse, ConfigError, IBKRPluginError, StoreError
+from airflow_ibkr_plugin.errors import BooksDisagree, ClientIdInUse, ConfigError, IBKRPluginError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,11 +37,14 @@ def reconcile(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.replay and (args.accept or args.split or args.connection):
+    accepts = args.accept is not None
+    if args.replay and (accepts or args.split or args.connection):
         raise ConfigError("--replay asks no broker.", remedy="Leave --accept, --split and --connection out.")
-    if (args.accept or args.split) and not args.reason.strip():
+    if accepts and args.split:
+        raise ConfigError("A split changes what differs.", remedy="State it first, and accept what differs then.")
+    if (accepts or args.split) and not args.reason.strip():
         raise ConfigError("What a person takes as right is kept with the reason.", remedy="Say why: --reason TEXT.")
-    if args.accept and args.strategy:
+    if accepts and args.strategy:
         raise ConfigError("An account's differences are accepted as a whole.", remedy="Leave --strategy out.")
 
 
@@ -52,10 +55,10 @@ def _reconcile(args: argparse.Namespace) -> int:
     splits = _splits(args.split)
     made: list[Reconciled] = []
     failed: dict[str, str] = {}
-    for conn_id in _connections(database, args.connection):
+    for conn_id in _connections(database, args):
         try:
             made.append(_one(database, conn_id, args, splits))
-        except StoreError:
+        except (StoreError, BooksDisagree):
             raise
         except IBKRPluginError as error:
             failed[conn_id] = str(error)
@@ -80,7 +83,7 @@ def _one(database: Database, conn_id: str, args: argparse.Namespace, splits: Map
         session_of = leased_session(gateway_of(conn_id), database, owner=f"reconcile/{by}/{uuid.uuid4().hex[:8]}")
         with session_of as session:
             return engine(session, database, by=by, accept=args.accept, splits=splits, reason=args.reason)
-    except (StoreError, ClientIdInUse):
+    except (StoreError, ClientIdInUse, BooksDisagree):
         raise
     except IBKRPluginError as error:
         with database.read() as transaction:
@@ -90,12 +93,21 @@ def _one(database: Database, conn_id: str, args: argparse.Namespace, splits: Map
         raise
 
 
-def _connections(database: Database, wanted: str) -> list[str]:
+def _connections(database: Database, args: argparse.Namespace) -> list[str]:
+    from airflow_ibkr_plugin.store.models.reconciliations import ReconciliationRow
     from airflow_ibkr_plugin.store.reconciliations import places
 
-    if wanted:
-        return [wanted]
+    if args.connection:
+        return [args.connection]
     with database.read() as session:
+        if args.accept is not None:
+            seen = session.get(ReconciliationRow, args.accept)
+            if seen is None:
+                raise ConfigError(
+                    f"There is no reconciliation {args.accept}.",
+                    remedy="Name the one that was seen: `airflow ibkr reconcile` and its alert tell its number.",
+                )
+            return [seen.source.partition(":")[2]]
         found = sorted({source.partition(":")[2] for source, _ in places(session)})
     if not found:
         raise ConfigError(
@@ -118,6 +130,8 @@ def _splits(text: str) -> dict[str, Ratio]:
 
 
 def _lines(made: Iterable[Reconciled], failed: Mapping[str, str]) -> Iterable[str]:
+    from airflow_ibkr_plugin.execution.reconcile import accept_command
+
     for one in made:
         yield f"{one.account} at {one.source}: {one.result.upper()} (reconciliation {one.id})"
         if one.booked:
@@ -129,6 +143,8 @@ def _lines(made: Iterable[Reconciled], failed: Mapping[str, str]) -> Iterable[st
             for difference in one.differences
         )
         yield from (f"  beside the books: {quantity:f} {symbol}" for symbol, quantity in sorted(one.beside.items()))
+        if one.open:
+            yield f"  if all that differs in the account is right as the broker has it: {accept_command(one.id)}"
     yield from (f"{conn_id}: COULD NOT BE MADE: {why}" for conn_id, why in failed.items())
 
 

@@ -254,7 +254,12 @@ def _reconcile() -> tuple[Any, ...]:
         Arg(("--connection",), default="", help="Only the account of this Airflow connection; left out: all traded"),
         Arg(("--strategy",), default="", help="Only what concerns this strategy is shown and counts"),
         Arg(("--format",), default="text", choices=("text", "json"), help="Of the output"),
-        Arg(("--accept",), action="store_true", help="Take what differs as right, as the broker has it"),
+        Arg(
+            ("--accept",),
+            type=int,
+            metavar="RECONCILIATION",
+            help="Take what it found as right, as the broker has it; refused where something else differs by now",
+        ),
         Arg(("--split",), default="", help="A split that differences come from, such as AAPL=4:1 (new for old)"),
         Arg(("--replay",), action="store_true", help="Only compute all positions again from their executions"),
         _REASON,

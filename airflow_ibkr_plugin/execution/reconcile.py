@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,13 +16,13 @@ from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
-from airflow_ibkr_plugin.errors import BrokerTimeout, IBKRPluginError, StoreError
+from airflow_ibkr_plugin.errors import BooksDisagree, BrokerTimeout, IBKRPluginError, StoreError
 from airflow_ibkr_plugin.execution.account_book import Look, accepted_now, look
 from airflow_ibkr_plugin.execution.foreign import store_foreign
 from airflow_ibkr_plugin.execution.repair import repair
 from airflow_ibkr_plugin.execution.split import FoundSplit, apply_splits, explained_by_splits
 from airflow_ibkr_plugin.execution.summary import masked
-from airflow_ibkr_plugin.store.models.reconciliations import ReconciliationRow
+from airflow_ibkr_plugin.store.models.reconciliations import ReconciliationDifference, ReconciliationRow
 from airflow_ibkr_plugin.store.reconciliations import Reconciliations
 from airflow_ibkr_plugin.store.sources import gateway_kind
 from airflow_ibkr_plugin.store.trading_states import TradingStates
@@ -48,6 +48,7 @@ class Reconciled:
 
     :param at: when the book was read, aware UTC. :param booked: fills that it entered in the books.
     :param splits: in words. :param beside: what the account holds beside the strategies' books, by symbol.
+    :param accepted_by: the person who accepted what differed with it; '' where nobody did.
     """
 
     id: int
@@ -59,6 +60,7 @@ class Reconciled:
     booked: int = 0
     splits: tuple[str, ...] = ()
     beside: Mapping[str, Decimal]
+    accepted_by: str = ""
 
     @property
     def open(self) -> tuple[Difference, ...]:
@@ -79,6 +81,7 @@ class Reconciled:
                 asdict(one) | {"kind": str(one.kind), "strategies": list(one.strategies)} for one in self.differences
             ],
             "beside": {symbol: f"{quantity:f}" for symbol, quantity in self.beside.items()},
+            "accepted_by": self.accepted_by,
         }
 
     def concerning(self, strategy: str) -> Reconciled:
@@ -93,7 +96,7 @@ def reconcile(
     database: Database,
     *,
     by: str,
-    accept: bool = False,
+    accept: int | None = None,
     splits: Mapping[str, Ratio] | None = None,
     reason: str = "",
 ) -> Reconciled:
@@ -102,9 +105,11 @@ def reconcile(
     What our book lacks is booked. What differs when it is looked at twice, and is neither accepted nor a split, sets
     the strategies concerned to REDUCING and alerts, in the transaction that stores it.
 
-    :param by: who asks, for the record. :param accept: what differs is right as the broker has it, says that person.
+    :param by: who asks, for the record. :param accept: id of a reconciliation whose differences that person has seen,
+        and says to be right as the broker has them.
     :param splits: of contracts, by symbol, as that person states them; prices need not show them.
     :param reason: why, of what a person says.
+    :raises BooksDisagree: what differs now is not what was seen; it is stored, and nothing of it is accepted.
     :raises BrokerError: the broker could not be asked; that is stored, and that nothing is known.
     :raises StoreError: the trading database failed.
     """
@@ -127,7 +132,23 @@ def reconcile(
         time.monotonic() - began,
         "; ".join(str(one) for one in result.open) or "no difference",
     )
+    if accept is not None and not result.accepted_by:
+        raise _not_what_was_seen(accept, result)
     return result
+
+
+def _not_what_was_seen(seen: int, found: Reconciled) -> BooksDisagree:
+    now = "; ".join(str(one) for one in found.open)
+    return BooksDisagree(
+        f"What differs in {found.account} is not what reconciliation {seen} found; nothing is accepted. Reconciliation"
+        f" {found.id}: {now or 'nothing differs'}.",
+        remedy=f"Look at it; if that is right: `{accept_command(found.id)}`." if now else "Nothing is to be accepted.",
+    )
+
+
+def accept_command(reconciliation: int) -> str:
+    """What a person types to take as right what a reconciliation found."""
+    return f"airflow ibkr reconcile --accept {reconciliation} --reason TEXT"
 
 
 def record_failure(database: Database, source: str, account: str, *, by: str, error: Exception) -> None:
@@ -153,7 +174,7 @@ def _settled(
     """
     owner = f"reconciliation/{by}/{uuid.uuid4().hex[:8]}"
     booked = 0
-    before: set[str] = set()
+    before: frozenset[str] = frozenset()
     always: set[tuple[DifferenceKind, str]] | None = None
     for _ in range(_LOOKS):
         seen = look(session, database)
@@ -166,7 +187,7 @@ def _settled(
         differences = tuple(
             one for one in differences if one.kind is not DifferenceKind.POSITION or one.con_id not in explained
         )
-        keys = {one.key for one in differences if not one.accepted}
+        keys = _open_keys(differences)
         if keys <= before:
             return seen, differences, booked, found
         subjects = {(one.kind, one.subject) for one in differences if not one.accepted}
@@ -189,7 +210,7 @@ def _store(
     booked: int,
     found: tuple[FoundSplit, ...],
     by: str,
-    accept: bool,
+    accept: int | None,
     reason: str,
 ) -> Reconciled:
     source, account, at = session.source, session.account, seen.at
@@ -201,7 +222,9 @@ def _store(
         differences = _still(transaction, source, account, seen, differences)
         if reconciliations.last_made() is None:
             differences = _take_over(reconciliations, seen, differences, beside, by)
-        if accept:
+        accepted_by = ""
+        if accept is not None and _found_by(transaction, source, account, accept) == _open_keys(differences):
+            accepted_by = by
             differences = _accept(reconciliations, differences, beside, by, reason, at)
         store_foreign(transaction, source, seen, at)
         agree = all(one.accepted for one in differences)
@@ -211,7 +234,7 @@ def _store(
             at=at,
             made_by=by,
             booked=booked,
-            accepted_by=by if accept else "",
+            accepted_by=accepted_by,
             reason="; ".join(filter(None, [reason, *map(str, found)])),
         )
         if found:
@@ -228,7 +251,20 @@ def _store(
         booked=booked,
         splits=tuple(str(split) for split in found),
         beside={symbols.get(con_id, f"conId {con_id}"): quantity for con_id, quantity in beside.items() if quantity},
+        accepted_by=accepted_by,
     )
+
+
+def _open_keys(differences: Iterable[Difference | ReconciliationDifference]) -> frozenset[str]:
+    return frozenset(one.key for one in differences if not one.accepted)
+
+
+def _found_by(transaction: Session, source: str, account: str, reconciliation: int) -> frozenset[str] | None:
+    """What differed by an earlier one; None where it is none of this account, or nothing did."""
+    row = transaction.get(ReconciliationRow, reconciliation)
+    if row is None or (row.gateway, row.account) != (gateway_kind(source), account):
+        return None
+    return _open_keys(Reconciliations(transaction, source, account).differences(row.id)) or None
 
 
 def _still(
@@ -297,7 +333,7 @@ def _act(transaction: Session, row: ReconciliationRow, differences: list[Differe
         done=[f"{strategy} is REDUCING: it only closes." for strategy in strategies]
         or ["No strategy of ours is concerned; nothing more is opened in these contracts."],
         next_step="Find out why (fills by hand in TWS, another program, a transfer). Then either mend it at the broker,"
-        " or `airflow ibkr reconcile --accept --reason TEXT`; then `airflow ibkr resume --strategy NAME`.",
+        f" or `{accept_command(row.id)}`; then `airflow ibkr resume --strategy NAME`.",
     )
     enqueue(
         transaction,

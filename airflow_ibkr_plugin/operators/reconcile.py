@@ -36,7 +36,7 @@ class ReconcileOperator(BrokerOperator):
         :raises BrokerError: it could not be made, which is stored: nothing new is opened until one can.
         """
         from airflow_ibkr_plugin.errors import BooksDisagree
-        from airflow_ibkr_plugin.execution.reconcile import reconcile
+        from airflow_ibkr_plugin.execution.reconcile import accept_command, reconcile
 
         with self.broker(run) as session:
             found = reconcile(session, self.database, by=run.owner)
@@ -47,6 +47,6 @@ class ReconcileOperator(BrokerOperator):
             raise BooksDisagree(
                 f"Books of the account disagree with the broker, reconciliation {found.id}:"
                 f" {'; '.join(str(one) for one in shown.open)}",
-                remedy="Find out why; then `airflow ibkr reconcile --accept --reason TEXT`, and resume the strategy.",
+                remedy=f"Find out why; then `{accept_command(found.id)}`, and resume the strategy.",
             )
         return shown.to_dict()

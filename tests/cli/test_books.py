@@ -24,6 +24,7 @@ from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.models import PositionRow, ReconciliationRow
+from airflow_ibkr_plugin.store.reconciliations import Reconciliations
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import IntentKey, OrderTicket, Side
 
@@ -67,7 +68,7 @@ def run(**changes: Any) -> int | str:
         "connection": "",
         "strategy": "",
         "format": "text",
-        "accept": False,
+        "accept": None,
         "split": "",
         "replay": False,
         "reason": "",
@@ -101,14 +102,44 @@ def test_a_difference_is_told_accepted_and_kept_with_who_and_why(
     assert "[demo]" in said
     assert run(strategy="another") == 0
     assert run(strategy="demo") == commands.DISAGREE
-    assert "--reason TEXT" in str(run(accept=True))
-    assert run(accept=True, reason="bought by hand") == 0
+    with traded.read() as session:
+        seen = max(row.id for row in session.query(ReconciliationRow))
+    capsys.readouterr()
+    assert run() == commands.DISAGREE
+    assert f"airflow ibkr reconcile --accept {seen + 1} --reason TEXT" in capsys.readouterr().out
+    assert "--reason TEXT" in str(run(accept=seen))
+    assert run(accept=seen, reason="bought by hand") == 0  # the same differs
+    assert "SPY" not in str(run(accept=seen, reason="bought by hand"))
     assert run() == 0
     assert "beside the books: 7 SPY" in capsys.readouterr().out
     with traded.read() as session:
         (row,) = [row for row in session.query(ReconciliationRow) if row.accepted_by]
     assert "@" in row.accepted_by
     assert row.reason == "bought by hand"
+
+
+def test_what_was_not_seen_is_not_accepted(traded: Database, gateway: Any) -> None:
+    gateway.control("manual_order", symbol="SPY", action="BUY", quantity=7)
+    _until(lambda: run() == commands.DISAGREE)
+    with traded.read() as session:
+        seen = max(row.id for row in session.query(ReconciliationRow))
+    gateway.control("manual_order", symbol="SPY", action="BUY", quantity=5)
+    _until(lambda: run() == commands.DISAGREE and _differs(traded) == ["22"])
+    said = str(run(accept=seen, reason="bought by hand"))
+    with traded.read() as session:
+        rows = session.query(ReconciliationRow).order_by(ReconciliationRow.id).all()
+    assert f"is not what reconciliation {seen} found; nothing is accepted. Reconciliation {rows[-1].id}: posi" in said
+    assert f"airflow ibkr reconcile --accept {rows[-1].id} --reason TEXT" in said
+    assert {(row.accepted_by, row.result) for row in rows[seen - 1 :]} == {("", "disagree")}  # none as not made
+    assert run(accept=rows[-1].id, reason="bought by hand") == 0
+    assert "There is no reconciliation 999." in str(run(accept=999, reason="x"))
+    assert "State it first" in str(run(accept=seen, split="SPY=2:1", reason="x"))
+
+
+def _differs(database: Database) -> list[str]:
+    with database.read() as session:
+        last = max(row.id for row in session.query(ReconciliationRow))
+        return [row.theirs for row in Reconciliations(session, "simulator:x", ACCOUNT).differences(last)]
 
 
 def test_a_gateway_that_is_away_is_another_exit_status(
@@ -144,7 +175,7 @@ def test_positions_are_computed_again_without_a_broker(
     assert run(replay=True, format="json") == commands.DISAGREE
     (one,) = json.loads(capsys.readouterr().out)["mismatches"]
     assert "quantity is stored as 9, and is 10 by its executions" in one
-    assert "--replay asks no broker" in str(run(replay=True, accept=True))
+    assert "--replay asks no broker" in str(run(replay=True, accept=1))
 
 
 def test_nothing_traded_yet_asks_for_a_connection(gateway: Any, trading_database: Database) -> None:

@@ -13,7 +13,7 @@ import pytest
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
-from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout
+from airflow_ibkr_plugin.errors import BooksDisagree, BrokerError, BrokerTimeout
 from airflow_ibkr_plugin.execution import reconcile as engine
 from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.reconcile import reconcile
@@ -137,6 +137,7 @@ def test_a_trade_by_hand_reduces_who_holds_it_and_is_told_once(
     (alert,) = alerts(database)
     assert "SPY" in alert
     assert "demo is REDUCING" in alert
+    assert f"airflow ibkr reconcile --accept {found.id - 1} --reason TEXT" in alert
     with database.read() as session:
         (stored,) = [row for row in session.query(ExecutionRow) if row.intent_id is None]
         assert (stored.quantity, stored.strategy) == (Decimal(7), "")
@@ -152,8 +153,10 @@ def test_a_person_accepts_what_differs_and_the_next_change_differs_again(
     reconcile(broker, database, by="test")
     gateway.control("manual_order", symbol="SPY", action="BUY", quantity=7)
     _wait_for_fill(broker, 2)
-    assert reconcile(broker, database, by="test").result is Result.DISAGREE
-    taken = reconcile(broker, database, by="ann@desk", accept=True, reason="bought by hand")
+    seen = reconcile(broker, database, by="test")
+    assert seen.result is Result.DISAGREE
+    trade(broker, database, "run-2", ticket={"side": Side.SELL, "quantity": Decimal(3)})  # both sides follow
+    taken = reconcile(broker, database, by="ann@desk", accept=seen.id, reason="bought by hand")
     assert taken.result is Result.AGREE
     assert [one.accepted for one in taken.differences] == [True]
     with database.read() as session:
@@ -164,9 +167,50 @@ def test_a_person_accepts_what_differs_and_the_next_change_differs_again(
     assert (again.result, again.beside) == (Result.AGREE, {"SPY": Decimal(7)})
     assert state(database) is TradingState.REDUCING  # only a person's `resume` lets it trade
     gateway.control("manual_order", symbol="SPY", action="SELL", quantity=2)
-    _wait_for_fill(broker, 3)
+    _wait_for_fill(broker, 4)
     (one,) = reconcile(broker, database, by="test").open
-    assert (one.ours, one.theirs) == ("17", "15")
+    assert (one.ours, one.theirs) == ("14", "12")
+
+
+@pytest.mark.parametrize("more", [("SPY", 5), ("AAPL", 5), ("SPY", -7)])
+def test_only_what_a_person_has_seen_is_accepted(
+    broker: BrokerSession, database: Database, gateway: Any, more: tuple[str, int]
+) -> None:
+    symbol, quantity = more
+    trade(broker, database)
+    agreed = reconcile(broker, database, by="test")
+    gateway.control("manual_order", symbol="SPY", action="BUY", quantity=7)
+    _wait_for_fill(broker, 2)
+    seen = reconcile(broker, database, by="test")
+    gateway.control("manual_order", symbol=symbol, action="BUY" if quantity > 0 else "SELL", quantity=abs(quantity))
+    _wait_for_fill(broker, 3)
+    for named in (seen.id, agreed.id, 999):
+        with pytest.raises(BooksDisagree, match=f"is not what reconciliation {named} found; nothing is acc") as caught:
+            reconcile(broker, database, by="ann", accept=named, reason="bought by hand")
+        with database.read() as session:
+            found = Reconciliations(session, SOURCE, ACCOUNT)
+            last = found.last_made()
+            assert last is not None
+            assert (last.accepted_by, found.unexplained(), found.accepted()) == ("", {}, frozenset())
+            assert f"Reconciliation {last.id}: " in caught.value.message
+            assert (last.result is Result.AGREE) == (quantity < 0)
+    if quantity > 0:
+        assert f"--accept {last.id} --reason TEXT" in caught.value.remedy
+        assert reconcile(broker, database, by="ann", accept=last.id, reason="both").result is Result.AGREE
+
+
+def test_what_another_account_s_reconciliation_found_is_not_accepted(
+    broker: BrokerSession, database: Database, gateway: Any
+) -> None:
+    trade(broker, database)
+    gateway.control("manual_order", symbol="SPY", action="BUY", quantity=7)
+    _wait_for_fill(broker, 2)
+    seen = reconcile(broker, database, by="test")
+    with database.write() as session:
+        other = Reconciliations(session, SOURCE, "DU9")
+        other_id = other.add(Result.DISAGREE, seen.differences, at=seen.at, made_by="test").id
+    with pytest.raises(BooksDisagree):
+        reconcile(broker, database, by="ann", accept=other_id, reason="mine")
 
 
 def test_what_was_held_before_us_is_taken_over_once_and_shown(
@@ -224,10 +268,11 @@ def test_an_order_changed_by_hand_differs_until_it_is_accepted(
         return replace(truth, orders=tuple(replace(o, limit_price=Decimal(101)) for o in truth.orders))
 
     monkeypatch.setattr(BrokerSession, "everything", changed)
-    (one,) = reconcile(broker, database, by="test").open
+    found = reconcile(broker, database, by="test")
+    (one,) = found.open
     assert (one.kind, one.ours, one.theirs) == (DifferenceKind.ORDER_CHANGED, "limit 100", "limit 101")
     assert state(database) is TradingState.REDUCING
-    reconcile(broker, database, by="ann", accept=True, reason="my hand")
+    reconcile(broker, database, by="ann", accept=found.id, reason="my hand")
     assert reconcile(broker, database, by="test").result is Result.AGREE
 
 

@@ -107,7 +107,9 @@ def test_what_another_took_over_or_accepted_meanwhile_is_no_difference(desk: Any
 
     def act(number: int) -> None:
         if number == 2:  # both have looked twice, and neither knows of the other
-            reconcile(desk.session, desk.database, by="ann", accept=ordered, reason="mine")
+            seen = reconcile(desk.session, desk.database, by="ann")
+            if ordered:
+                reconcile(desk.session, desk.database, by="ann", accept=seen.id, reason="mine")
 
     found = reconcile(busy(desk, MOMENTS[2], act), desk.database, by="service")
     assert (found.result, found.differences) == (Result.AGREE, ())

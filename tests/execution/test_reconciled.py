@@ -99,7 +99,7 @@ def test_a_contract_that_disagrees_is_opened_by_nobody_until_a_person_accepts(de
     other = desk.place(run_id="run-3", strategy="other")  # no state of its own says no
     assert f"books disagree with the broker, reconciliation {found.id}" in other.reason
     assert other.state is IntentState.DENIED
-    engine.reconcile(desk.session, desk.database, by="ann", accept=True, reason="by hand")
+    engine.reconcile(desk.session, desk.database, by="ann", accept=found.id, reason="by hand")
     assert desk.place(run_id="run-4", strategy="other").state is IntentState.FILLED
     assert desk.place(run_id="run-5").state is IntentState.DENIED  # until a person resumes it
 

@@ -60,6 +60,9 @@ def test_a_disagreement_fails_the_task_or_lets_it_go_on(gateway: Any, trading_da
     with pytest.raises(BooksDisagree, match="position SPY: our book 0, broker 7") as caught:
         run()
     assert caught.value.family is Family.NEEDS_HUMAN
+    with trading_database.read() as session:
+        last = max(row.id for row in session.query(ReconciliationRow))
+    assert f"airflow ibkr reconcile --accept {last} --reason TEXT" in caught.value.remedy
     (one,) = run(on_disagreement="go_on")["differences"]
     assert (one["kind"], one["theirs"]) == ("position", "7")
     assert run(scope="strategy")["differences"] == []  # this strategy neither holds nor orders it
