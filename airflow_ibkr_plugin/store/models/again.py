@@ -36,6 +36,7 @@ class NoteKind(StrEnum):
     CHANGED = "changed"  # the broker has it otherwise than it was sent, as after a change by hand in TWS
     PERM_ID = "perm_id"  # it goes on under another permId
     SETTLED = "settled"  # a person declared what became of it
+    TAKEN_BACK = "taken_back"  # IBKR has taken back a fill of it, or given it back
 
 
 class IntentNote(Base):
