@@ -65,6 +65,8 @@ PARTLY_FILLED = timedelta(seconds=60)
 LASTING = timedelta(seconds=60)
 #: How long an order that closes what cannot be protected may take before it is left to the service.
 RESCUE_SECONDS = 30.0
+#: So many looks at exits whose quantities are not what is held, before that is left to the next visit.
+_FITS = 6
 #: After so many closing orders as stops may be refused, the next ones wait for so long.
 RESCUE_PAUSE = timedelta(minutes=5)
 
@@ -185,30 +187,42 @@ class _Keeper:
     # --- what is done -------------------------------------------------------------------------------------
 
     def _fit(self, alive: list[tuple[OrderIntent, BrokerOrder]]) -> None:
-        """The quantities of the exits are what is held; the broker has a moment to see to that by itself."""
-        if self._fits(alive):
-            return
-        time.sleep(recovering.SETTLE_SECONDS)
-        self._job.renew()
-        self._find = asked(self._job)
-        alive, held = self._look(), self._held()
-        if not any(is_stop(row.leg) for row, _ in alive):
-            return  # the next look sees to it
-        for row, order in alive:
-            if order.remaining == held or held <= 0:
-                continue
-            log.warning("%s of %s is for %s, and %s is held", row.leg, row.order_ref, order.remaining, held)
-            with owner_of(self._job, order.client_id, f"change of {order.order_ref}") as owner:
-                changed = owner.resize(self._job.instrument, order, ticket_of(row), order.filled + held)
-            exit_job = job_of(self._job, row)
-            with self._job.database.write() as transaction:
-                self._job.lease.renew(transaction)
-                load_row(transaction, row.id).quantity = changed.quantity
-            book(exit_job, BrokerTruth(orders=(changed,), executions=(), asked_at=datetime.now(UTC)))
+        """The quantities of the exits are what is held. The broker has a moment to see to that by itself, and nothing
+        is changed that changes by itself: only what two looks have found the same.
 
-    def _fits(self, alive: list[tuple[OrderIntent, BrokerOrder]]) -> bool:
-        held = self._held()
-        return all(order.remaining == held for _, order in alive)
+        :raises BrokerTimeout: it is not so yet.
+        """
+        seen: dict[int, tuple[Decimal, Decimal]] = {}
+        for _ in range(_FITS):
+            held = self._held()
+            if held <= 0 or not any(is_stop(row.leg) for row, _ in alive):
+                return  # the next look sees to it
+            wrong = {row.id: (order.remaining, held) for row, order in alive if order.remaining != held}
+            if not wrong:
+                return
+            if wrong == seen:
+                row, order = next(pair for pair in alive if pair[0].id in wrong)
+                self._resize(row, order, held)
+                del wrong[row.id]
+            else:
+                time.sleep(recovering.SETTLE_SECONDS)
+            seen = wrong
+            self._job.renew()
+            self._find = asked(self._job)
+            alive = self._look()
+        raise BrokerTimeout(
+            f"The exits of order {self._job.load().order_ref} are not for what is held yet.",
+            remedy="Nothing is to be done: the retry, or the service, looks at them again.",
+        )
+
+    def _resize(self, row: OrderIntent, order: BrokerOrder, held: Decimal) -> None:
+        log.warning("%s of %s is for %s, and %s is held", row.leg, row.order_ref, order.remaining, held)
+        with owner_of(self._job, order.client_id, f"change of {order.order_ref}") as owner:
+            changed = owner.resize(self._job.instrument, order, ticket_of(row), order.filled + held)
+        with self._job.database.write() as transaction:
+            self._job.lease.renew(transaction)
+            load_row(transaction, row.id).quantity = changed.quantity
+        book(job_of(self._job, row), BrokerTruth(orders=(changed,), executions=(), asked_at=datetime.now(UTC)))
 
     def _protect_anew(self) -> None:
         """Send the stop anew; where it is refused, close what is held by a market order."""

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from airflow_ibkr_plugin.broker.convert import contract_of, order_of
+from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout
+from airflow_ibkr_plugin.execution import protect
 from airflow_ibkr_plugin.execution.intent import ticket_of
 from airflow_ibkr_plugin.simulator.orders.desk import Desk
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
@@ -133,3 +135,98 @@ def test_an_exit_that_has_ended_meanwhile_is_not_sent_again_as_a_change(
         with pytest.raises(BrokerTimeout, match="not listed as working any more"):
             owner.resize(instrument, order, ticket_of(row), Decimal(4))
     assert received == []
+
+
+LARGE = Decimal(60_000)
+
+
+@pytest.fixture
+def stop_filled_in_part(floor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large bracket whose stop has begun to fill. The clock stands still, but for the seconds that it needs."""
+    floor.gateway.control("clock", freeze=True)
+    wait = BrokerSession.wait_terminal
+
+    def a_second_on(self: Any, order: Any, *, seconds: float) -> Any:
+        floor.gateway.control("clock", advance=1)
+        return wait(self, order, seconds=0.1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BrokerSession, "wait_terminal", a_second_on)
+        floor.bracket(quantity=int(LARGE), bracket={"stop": {"amount": 0.02}, "target": {"offset": 0.3}})
+    assert floor.held() == LARGE
+    for _ in range(5_000):
+        (order,) = floor.orders(floor.legs()["stop"].order_ref)
+        if filled := Decimal(order["filled"]):
+            break
+        floor.gateway.control("clock", advance=1)
+    assert 0 < filled < 20_000
+
+
+@pytest.mark.parametrize("by_hand_to", [50_000, 90_000])  # less than has still to go, and more than is held
+@pytest.mark.usefixtures("stop_filled_in_part")
+def test_a_stop_that_has_filled_in_part_is_brought_back_to_what_is_left(
+    floor: Any, received: list[dict[str, Any]], by_hand_to: int
+) -> None:
+    by_hand(floor, "stop", by_hand_to)
+    received.clear()
+    mend(floor)
+    (stop,) = floor.orders(floor.legs()["stop"].order_ref)
+    left = Decimal(stop["quantity"]) - Decimal(stop["filled"])
+    assert 0 < left < 50_000
+    assert floor.held() == left
+    ours = floor.legs()
+    changes = [message["quantity"] for message in received if message["orderRef"] == ours["stop"].order_ref]
+    assert changes == [LARGE]  # in all: IBKR counts what has filled of it
+    assert ours["stop"].quantity == LARGE
+    (target,) = floor.orders(ours["target"].order_ref)
+    assert ours["target"].quantity == Decimal(target["quantity"]) == left
+    floor.gateway.control("clock", advance=60)
+    mend(floor)
+    assert floor.states() == {"entry": "filled", "stop": "filled", "target": "cancelled"}
+    assert floor.held() == 0
+    with floor.session() as session:
+        assert session.positions() == []
+
+
+@pytest.mark.usefixtures("stop_filled_in_part")
+def test_a_stop_that_is_gone_after_a_part_of_it_filled_is_sent_anew_for_the_rest(floor: Any) -> None:
+    row = floor.legs()["stop"]
+    with floor.session(client_ids=range(row.client_id, row.client_id + 1)) as owner:
+        owner.cancel(floor.owner(owner, row.order_ref), seconds=10)
+    (gone,) = floor.orders(row.order_ref)
+    mend(floor)
+    new = floor.legs()["stop.2"]
+    (order,) = floor.orders(new.order_ref)
+    assert new.quantity == Decimal(order["quantity"]) == LARGE - Decimal(gone["filled"])
+    assert new.stop_price == row.stop_price
+    floor.gateway.control("clock", advance=60)
+    mend(floor)
+    assert floor.states()["stop"] == "cancelled"
+    assert floor.held() == 0
+    with floor.session() as session:
+        assert session.positions() == []
+
+
+@pytest.mark.usefixtures("stop_filled_in_part")
+def test_while_a_stop_fills_the_broker_alone_makes_the_target_smaller(
+    floor: Any, received: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two questions it fills further: of the answers, what is held is more than the target may be for."""
+    target, asked, looks = floor.legs()["target"].order_ref, protect.asked, iter(range(3))
+
+    def later(job: Any) -> Any:
+        find = asked(job)
+
+        def answer(row: Any) -> Any:
+            if row.order_ref == target and next(looks, None) is not None:
+                floor.gateway.control("clock", advance=1)
+            return find(row)
+
+        return answer
+
+    monkeypatch.setattr(protect, "asked", later)
+    mend(floor)
+    assert next(looks, None) is None
+    assert received == []
+    (order,) = floor.orders(target)
+    assert floor.held() == Decimal(order["quantity"]) > 0
