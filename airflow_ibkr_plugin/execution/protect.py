@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from airflow_ibkr_plugin.alerts.messages import AlertMessage, Severity
 from airflow_ibkr_plugin.alerts.outbox import enqueue
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
-from airflow_ibkr_plugin.errors import BrokerTimeout
+from airflow_ibkr_plugin.errors import AmbiguousOrder, BrokerTimeout
 from airflow_ibkr_plugin.execution import recover as recovering
 from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.bracket import Find, asked, unprotected
@@ -144,27 +144,38 @@ class _Keeper:
     # --- what there is ------------------------------------------------------------------------------------
 
     def _look(self) -> list[tuple[OrderIntent, BrokerOrder]]:
-        """Book what the broker knows of each exit; those that are alive, with their orders."""
-        alive = []
-        # Stops first: an exit that nobody knows of must not keep them from being looked at.
+        """Book what the broker knows of each exit; those that are alive, with their orders.
+
+        :raises AmbiguousOrder: nobody knows what became of one; the others have been looked at.
+        """
+        alive, unknown = [], list[AmbiguousOrder]()
+        # Stops first: an exit that cannot be looked at must not keep them from it.
         for row in sorted(self._job.exits(), key=lambda row: not is_stop(row.leg)):
             exit_job = job_of(self._job, row)
-            if row.state in (IntentState.DECIDED, IntentState.RESERVED):
-                if self._is_being_closed():
-                    continue
-                order = reserve_and_send(exit_job, None)  # a later stop, whose sender has died
-            elif row.state in MAYBE_AT_BROKER:
-                truth = self._find(row)
-                order = adopt(exit_job, truth) if truth.known else recover(exit_job)
-                if order is None and exit_job.load().state is IntentState.AMBIGUOUS:
-                    exit_job.move(IntentState.ABANDONED, "it never reached the broker; another takes its place")
-            else:
+            try:
+                order = self._order_of(exit_job, row)
+            except AmbiguousOrder as error:
+                unknown.append(error)
                 continue
             if order is not None and exit_job.load().state is IntentState.CANCELLING:
                 self._cancel(exit_job, order)
             elif order is not None:
                 alive.append((exit_job.load(), order))
+        if unknown:
+            raise unknown[0]
         return alive
+
+    def _order_of(self, exit_job: Job, row: OrderIntent) -> BrokerOrder | None:
+        """The order of an exit, where it is alive. A later stop, whose sender has died, is sent."""
+        if row.state in (IntentState.DECIDED, IntentState.RESERVED):
+            return None if self._is_being_closed() else reserve_and_send(exit_job, None)
+        if row.state not in MAYBE_AT_BROKER:
+            return None
+        truth = self._find(row)
+        order = adopt(exit_job, truth) if truth.known else recover(exit_job)
+        if order is None and exit_job.load().state is IntentState.AMBIGUOUS:
+            exit_job.move(IntentState.ABANDONED, "it never reached the broker; another takes its place")
+        return order
 
     def _held(self) -> Decimal:
         with self._job.database.read() as transaction:

@@ -76,6 +76,7 @@ class Follower:
         # By orderRef, while it is to be followed: what was booked last; when what rests was asked about.
         self._booked: dict[str, object] = {}
         self._rests: dict[str, float] = {}
+        self._unsettled: dict[int, datetime] = {}
         self._lost = False
 
     def work(self) -> bool:
@@ -138,7 +139,7 @@ class Follower:
 
     def _book(self, session: BrokerSession, due: list[OrderIntent]) -> None:
         truth = session.everything()
-        visit = Visit(self._database, self._term, session, self._owner)
+        visit = Visit(self._database, self._term, session, self._owner, self._unsettled)
         elsewhere = [row for row in due if row.account != session.account]
         failed: list[Exception] = []
         for row in due:

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from airflow_ibkr_plugin.errors import AmbiguousOrder, BrokerTimeout, ClientIdInUse, IntentBusy
+from airflow_ibkr_plugin.errors import (
+    AmbiguousOrder,
+    BrokerError,
+    BrokerTimeout,
+    ClientIdInUse,
+    GatewayUnavailable,
+    IntentBusy,
+    SessionInvalid,
+)
 from airflow_ibkr_plugin.execution.book import book
 from airflow_ibkr_plugin.execution.bracket import Find
-from airflow_ibkr_plugin.execution.intent import Job
+from airflow_ibkr_plugin.execution.intent import Job, load_row
 from airflow_ibkr_plugin.execution.lease import IntentLease, hold, lease_seconds
 from airflow_ibkr_plugin.execution.outcome import outcome_of
 from airflow_ibkr_plugin.execution.protect import protect
@@ -19,6 +27,8 @@ from airflow_ibkr_plugin.execution.request import request_of
 from airflow_ibkr_plugin.execution.settle import settle
 from airflow_ibkr_plugin.execution.summary import record_order
 from airflow_ibkr_plugin.service.overdue import tell_ambiguous
+from airflow_ibkr_plugin.service.protect_alerts import tell_unprotected
+from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.orders import TERMINAL, IntentState
 
 if TYPE_CHECKING:
@@ -32,17 +42,28 @@ log = structlog.get_logger(__name__)
 
 #: A task that failed a moment ago comes back, asks by itself, and needs the lease for it.
 LEFT_TO_TASK = timedelta(seconds=60)
+#: What is held of a bracket whose exits cannot be put right for so long is told to people.
+UNSETTLED = timedelta(seconds=60)
 
 
 class Visit:
     """Looks at intents through one session. Sends no order but the stop that a bracket has lost, or what closes it;
     asks again for a cancel that was asked for."""
 
-    def __init__(self, database: Database, term: Term, session: BrokerSession, owner: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        term: Term,
+        session: BrokerSession,
+        owner: str,
+        unsettled: dict[int, datetime] | None = None,
+    ) -> None:
+        """:param unsettled: since when a bracket could not be settled, by its entry's id; kept from visit to visit."""
         self._database = database.guarded(term)
         self._term = term
         self._session = session
         self._owner = owner
+        self._unsettled = {} if unsettled is None else unsettled
 
     def book(self, row: OrderIntent, truth: BrokerTruth) -> IntentState | None:
         """Book what the broker says of an intent.
@@ -78,10 +99,11 @@ class Visit:
         return state
 
     def protect(self, entry: OrderIntent, find: Find) -> None:
-        """See `execution.protect`; of a bracket that no worker holds.
+        """See `execution.protect`; of a bracket that no worker holds. People are told where that cannot be done: at
+        once where an exit is ambiguous, else after `UNSETTLED`.
 
         :param find: what the broker said just now.
-        :raises NotLeader: the term is over. :raises BrokerError: the broker could not be asked.
+        :raises NotLeader: the term is over. :raises BrokerError: the broker could not be asked, or refused.
         """
         self._term.require()
         try:
@@ -90,9 +112,22 @@ class Visit:
         except IntentBusy:  # a worker has come for it
             return
         except AmbiguousOrder as error:
-            self._alert(entry, str(error))
+            self._tell_unprotected(entry, str(error))
         except (BrokerTimeout, ClientIdInUse) as error:
             log.info("bracket not settled yet", order_ref=entry.order_ref, error=str(error))
+            self._not_settled(entry, error)
+        except (GatewayUnavailable, SessionInvalid):
+            raise
+        except BrokerError as error:
+            self._not_settled(entry, error)
+            raise
+        else:
+            self._unsettled.pop(entry.id, None)
+
+    def _not_settled(self, entry: OrderIntent, error: BrokerError) -> None:
+        now = datetime.now(UTC)
+        if now - self._unsettled.setdefault(entry.id, now) >= UNSETTLED:
+            self._tell_unprotected(entry, f"its exits could not be put right for {UNSETTLED.seconds} s: {error}")
 
     def _job(self, row: OrderIntent, lease: IntentLease) -> Job:
         return Job(
@@ -111,6 +146,12 @@ class Visit:
         if order is not None and state is IntentState.CANCELLING:
             settle(job, order)
         return job.load().state
+
+    def _tell_unprotected(self, entry: OrderIntent, reason: str) -> None:
+        with self._database.write() as session:
+            unit = [load_row(session, entry.id), *Units(session).exits(entry.id)]
+            unknown = [one for one in unit if one.state is IntentState.AMBIGUOUS]
+            tell_unprotected(session, entry, unknown, reason, datetime.now(UTC))
 
     def _alert(self, row: OrderIntent, reason: str) -> None:
         with self._database.write() as session:

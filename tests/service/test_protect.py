@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from freezegun import freeze_time
 
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.session import BrokerSession
 from airflow_ibkr_plugin.errors import BrokerError
+from airflow_ibkr_plugin.execution import protect
+from airflow_ibkr_plugin.execution.declare import Declared, declare
 from airflow_ibkr_plugin.execution.place import execute
+from airflow_ibkr_plugin.service import visit
 from airflow_ibkr_plugin.service.follow import Follower, follow_jobs
+from airflow_ibkr_plugin.service.term import stand
 from airflow_ibkr_plugin.service.visit import Visit
 from airflow_ibkr_plugin.store.alerts import Alerts
 from airflow_ibkr_plugin.store.intents import Intents
@@ -128,12 +133,12 @@ def test_a_bracket_that_cannot_be_looked_at_keeps_no_other_from_its_stop(
     with BrokerSession.open(floor.spec, client_id=stop.client_id) as owner:
         (order,) = owner.find_by_ref(stop.order_ref).orders
         owner.cancel(order, seconds=10)
-    protect = Visit.protect
+    protect_one = Visit.protect
 
     def refused(self: Any, entry: Any, find: Any) -> None:
         if entry.run_id == "run-1":
             raise BrokerError("the change of its stop was refused", remedy="look")
-        protect(self, entry, find)
+        protect_one(self, entry, find)
 
     monkeypatch.setattr(Visit, "protect", refused)
     with pytest.raises(BrokerError, match="was refused"):
@@ -162,3 +167,66 @@ def test_a_task_that_died_behind_its_entry_leaves_a_protected_position(
 
 def _dies(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
+
+
+def cancel_exits(floor: Any) -> None:
+    """Somebody cancels the stop by hand; its group goes with it."""
+    stop = legs(floor)["stop"]
+    with BrokerSession.open(floor.spec, client_id=stop.client_id) as owner:
+        (order,) = owner.find_by_ref(stop.order_ref).orders
+        owner.cancel(order, seconds=10)
+
+
+def test_exits_that_are_unknown_on_a_later_day_are_told_at_once_and_a_new_stop_is_sent_when_a_person_has_looked(
+    floor: Any, term: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They went while no service ran, and IBKR tells of one day: were they cancelled, or did one fill?"""
+    monkeypatch.setattr(visit, "LEFT_TO_TASK", timedelta(seconds=60))  # a task may come back: what it holds is told
+    bought(floor, WIDE)
+    cancel_exits(floor)
+    floor.gateway.control("clock", advance=24 * 3600)  # the next day, while the market is open
+    one_round(floor, term, monkeypatch)
+    entry, lost = legs(floor)["entry"], [legs(floor)[leg] for leg in ("stop", "target")]
+    assert [row.state for row in lost] == [IntentState.AMBIGUOUS] * 2
+    (alert,) = alerts(floor)
+    assert (alert.severity, alert.title) == ("critical", "[IBKR] demo: SPY may be without its stop")
+    assert f"Bracket {entry.order_ref}" in alert.body
+    assert all(f"airflow ibkr orders settle {row.order_ref} --as ended" in alert.body for row in lost)
+    one_round(floor, term, monkeypatch)
+    assert len(alerts(floor)) == 1
+    assert set(legs(floor)) == {"entry", "target", "stop"}  # the old ones might fill yet
+    for row in lost:
+        declare(
+            floor.database,
+            row.order_ref,
+            Declared.ENDED,
+            by="anna@desk",
+            reason="gone in TWS",
+            gateway_of=lambda _: floor.spec,
+        )
+    one_round(floor, term, monkeypatch)
+    new = legs(floor)["stop.2"]
+    assert (new.state, new.quantity, new.stop_price) == (IntentState.WORKING, 10, lost[0].stop_price)
+    assert floor.position() == 10
+
+
+def test_a_bracket_that_cannot_be_put_right_is_told_after_a_minute(floor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the client id that placed its exits can change them, and another program has that."""
+    bought(floor, WIDE)
+    monkeypatch.setattr(Follower, "_listen", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(protect, "held_of", lambda *_: Decimal(4))  # and the exits are for ten
+    with (
+        BrokerSession.open(floor.spec, client_id=legs(floor)["stop"].client_id),
+        freeze_time(datetime.now(UTC), real_asyncio=True) as clock,
+    ):
+        term = stand(floor.database, "test", seconds=600)
+        assert term is not None
+        follower = Follower(floor.database, term, SOURCE, lambda _: replace(floor.spec, client_ids=range(20, 30)))
+        for seconds, told in ((0, 0), (59, 0), (1, 1), (60, 1)):
+            clock.tick(seconds)
+            with pytest.raises(KeyboardInterrupt):
+                follower.work()
+            assert len(alerts(floor)) == told
+    (alert,) = alerts(floor)
+    assert alert.title == "[IBKR] demo: SPY may be without its stop"
+    assert "could not be put right for 60 s" in alert.body
