@@ -14,6 +14,8 @@ from airflow_ibkr_plugin.trading.portfolio import Position
 
 # IBKR sends the largest double where a field has no value. Source: TWS API, UNSET_DOUBLE.
 _UNSET = 1e300
+# An execution of an order by hand comes with this for its order id. Source: TWS API, UNSET_INTEGER.
+_UNSET_ID = 2**31 - 1
 
 
 def to_decimal(value: Any) -> Decimal:
@@ -187,7 +189,7 @@ def to_execution(contract: Any, execution: Any) -> Execution:
         price=to_decimal(execution.price),
         time=execution.time.astimezone(UTC),
         perm_id=execution.permId,
-        order_id=execution.orderId,
+        order_id=0 if execution.orderId == _UNSET_ID else execution.orderId,
         client_id=execution.clientId,
         exchange=execution.exchange,
     )

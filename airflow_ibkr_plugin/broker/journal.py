@@ -84,8 +84,11 @@ class Journal:
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
         for name in ("updateAccountValue", "updateAccountTime"):
             setattr(wrapper, name, _chain(self.on_account, getattr(wrapper, name)))
-        for name in ("completedOrder", "execDetails", "commissionReport", "marketDataType", "updatePortfolio", "pnl"):
+        for name in ("marketDataType", "updatePortfolio", "pnl"):
             setattr(wrapper, name, _chain(getattr(self, f"on_{name}"), getattr(wrapper, name)))
+        # The library would keep trades and fills with events of their own of all orders of the day; nobody reads them.
+        for name in ("completedOrder", "execDetails", "commissionReport"):
+            setattr(wrapper, name, getattr(self, f"on_{name}"))
         # Market data is asked for here and nowhere else; the library would log each tick as unknown.
         wrapper.priceSizeTick = self.on_priceSizeTick
         wrapper.tickSize = _ignore
@@ -275,7 +278,6 @@ class Journal:
             request.set_result(profit)
 
     def on_commissionReport(self, report: Any) -> None:  # noqa: N802
-        # Read now: the library overwrites "no realised profit" with 0 in the same object.
         self._commissions[report.execId] = (
             to_decimal(report.commission),
             report.currency,

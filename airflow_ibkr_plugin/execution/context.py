@@ -84,7 +84,7 @@ def risk_context(
         signal=request.signal,
         requested=row.requested_quantity,
         open_orders=open_orders,
-        exits=len(Units(transaction).exits(row.id)),
+        exits=len(Units(transaction).exits_of(row)),
         margin=market.margin,
         daily_pnl=market.daily_pnl,
         fills=_fills(transaction, row, market.now, _reach(asked, "fills", FILLS_SECONDS)),

@@ -101,7 +101,7 @@ def move_unit(
     :param order_ids: by intent id, for the exits. :param changes: columns of all of them.
     """
     intents, seen = Intents(transaction), row.state
-    for one in Units(transaction).exits(row.id):
+    for one in Units(transaction).exits_of(row):
         if one.state is seen:
             own = {"order_id": order_ids[one.id]} if order_ids else {}
             intents.transition(one, state, at=at, reason=reason, **changes | own)

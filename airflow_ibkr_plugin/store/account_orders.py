@@ -7,12 +7,12 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, Integer, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_ibkr_plugin.store.intents import count_on_day
+from airflow_ibkr_plugin.store.intents import NO_INTENT, counted_on_day
 from airflow_ibkr_plugin.store.models.orders import RESERVING, ExecutionRow, OrderIntent
-from airflow_ibkr_plugin.store.sources import same_kind
+from airflow_ibkr_plugin.store.sources import like_kind, of_kind
 from airflow_ibkr_plugin.store.splits import Splits
 from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.instruments import Instrument
@@ -30,25 +30,11 @@ class AccountOrders:
 
     def __init__(self, session: Session, source: str, account: str, *, excluding: int | None = None) -> None:
         self._session = session
-        self._where: list[ColumnElement[bool]] = [same_kind(OrderIntent.source, source), OrderIntent.account == account]
-        if excluding is not None:
-            self._where.append(OrderIntent.id != excluding)
-            self._where.append(func.coalesce(OrderIntent.parent_id, 0) != excluding)
+        self._place = {"kind": like_kind(source), "account": account, "excluding": excluding or NO_INTENT}
 
     def open(self) -> tuple[OpenOrder, ...]:
         """What is reserved or may be at the broker, less what is filled already; oldest first."""
-        query = select(
-            OrderIntent.id,
-            OrderIntent.parent_id,
-            OrderIntent.strategy,
-            OrderIntent.instrument,
-            OrderIntent.side,
-            OrderIntent.quantity,
-            OrderIntent.reference_price,
-            OrderIntent.limit_price,
-            OrderIntent.stop_price,
-        ).where(*self._where, OrderIntent.state.in_(RESERVING))
-        rows = self._session.execute(query.order_by(OrderIntent.id)).all()
+        rows = self._session.execute(_OPEN, self._place).all()
         filled = self._filled([row.id for row in rows])
         remaining = {row.id: max(row.quantity - filled.get(row.id, Decimal(0)), Decimal(0)) for row in rows}
         exits: dict[int, list[int]] = {}
@@ -82,32 +68,69 @@ class AccountOrders:
         return totals
 
     def _fills(self, intent_ids: Collection[int]) -> list[Any]:
-        columns = (ExecutionRow.exec_id, ExecutionRow.intent_id, ExecutionRow.quantity, ExecutionRow.time)
-        return in_force(self._session.execute(select(*columns).where(ExecutionRow.intent_id.in_(intent_ids))))
+        return in_force(self._session.execute(_FILLS, {"intent_ids": list(intent_ids)})) if intent_ids else []
 
     def count_on_day(self, broker_day: date) -> int:
         """How many are reserved, or were sent, on the broker's day; as `Intents.count_on_day`, for all strategies."""
-        return count_on_day(self._session, broker_day, *self._where)
+        return self._session.scalars(_ON_DAY, self._place | {"broker_day": broker_day}).one()
 
     def history(self, *, now: datetime, seconds: float, most: int) -> OrderHistory:
         """What was sent in the last seconds, or is reserved; of more than `most` orders the youngest.
 
         :param now: UTC now, the clock of `sent_at`.
         """
-        query = select(
-            OrderIntent.strategy,
-            OrderIntent.con_id,
-            OrderIntent.side,
-            OrderIntent.requested_quantity,
-            OrderIntent.limit_price,
-            OrderIntent.stop_price,
-            OrderIntent.sent_at,
-        ).where(*self._where, OrderIntent.parent_id.is_(None))
-        reserved = self._session.execute(query.where(OrderIntent.state == IntentState.RESERVED)).all()
-        latest = query.where(OrderIntent.sent_at >= now - timedelta(seconds=seconds))
-        sent = self._session.execute(latest.order_by(OrderIntent.sent_at.desc()).limit(most)).all()
+        reserved = self._session.execute(_RESERVED, self._place).all()
+        latest = {"since": now - timedelta(seconds=seconds), "most": most}
+        sent = self._session.execute(_SENT, self._place | latest).all()
         orders = tuple(_past_order(row, now) for row in (*reserved, *sent))
         return OrderHistory(orders=orders, seconds=seconds if len(sent) < most else orders[-1].age)
+
+
+# What every order asks is made once: to make such a statement takes longer than to run it.
+_HERE: tuple[ColumnElement[bool], ...] = (
+    of_kind(OrderIntent.source),
+    OrderIntent.account == bindparam("account"),
+    OrderIntent.id != bindparam("excluding"),
+    func.coalesce(OrderIntent.parent_id, 0) != bindparam("excluding"),
+)
+_OPEN = (
+    select(
+        OrderIntent.id,
+        OrderIntent.parent_id,
+        OrderIntent.strategy,
+        OrderIntent.instrument,
+        OrderIntent.side,
+        OrderIntent.quantity,
+        OrderIntent.reference_price,
+        OrderIntent.limit_price,
+        OrderIntent.stop_price,
+    )
+    .where(*_HERE, OrderIntent.state.in_(RESERVING))
+    .order_by(OrderIntent.id)
+)
+_FILLS = select(
+    ExecutionRow.exec_id,
+    ExecutionRow.intent_id,
+    ExecutionRow.quantity,
+    ExecutionRow.time,
+    ExecutionRow.taken_back_on,
+).where(ExecutionRow.intent_id.in_(bindparam("intent_ids", expanding=True)))
+_ON_DAY = counted_on_day(*_HERE)
+_PAST = select(
+    OrderIntent.strategy,
+    OrderIntent.con_id,
+    OrderIntent.side,
+    OrderIntent.requested_quantity,
+    OrderIntent.limit_price,
+    OrderIntent.stop_price,
+    OrderIntent.sent_at,
+).where(*_HERE, OrderIntent.parent_id.is_(None))
+_RESERVED = _PAST.where(OrderIntent.state == IntentState.RESERVED)
+_SENT = (
+    _PAST.where(OrderIntent.sent_at >= bindparam("since"))
+    .order_by(OrderIntent.sent_at.desc())
+    .limit(bindparam("most", type_=Integer))
+)
 
 
 def _open_order(row: Any, remaining: Decimal) -> OpenOrder:

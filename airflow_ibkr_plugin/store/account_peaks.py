@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.database import lock
@@ -44,8 +44,17 @@ class AccountPeaks:
 
     def since(self, source: str, account: str, first: date) -> tuple[Peak, ...]:
         """The peaks of that day and later."""
-        query = select(AccountPeak.day, AccountPeak.value, AccountPeak.currency).where(
-            AccountPeak.kind == gateway_kind(source), AccountPeak.account == account, AccountPeak.day >= first
-        )
-        rows = self._session.execute(query.order_by(AccountPeak.day))
+        rows = self._session.execute(_SINCE, {"kind": gateway_kind(source), "account": account, "first": first})
         return tuple(Peak(day=row.day, value=row.value, currency=row.currency) for row in rows)
+
+
+# Made once, as orders ask.
+_SINCE = (
+    select(AccountPeak.day, AccountPeak.value, AccountPeak.currency)
+    .where(
+        AccountPeak.kind == bindparam("kind"),
+        AccountPeak.account == bindparam("account"),
+        AccountPeak.day >= bindparam("first"),
+    )
+    .order_by(AccountPeak.day)
+)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.database import lock
 from airflow_ibkr_plugin.store.models.limits import AccountBookings
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
-from airflow_ibkr_plugin.store.sources import gateway_kind, same_kind
+from airflow_ibkr_plugin.store.sources import gateway_kind, like_kind, of_kind
 from airflow_ibkr_plugin.store.sql import insert
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.risk_facts import OpenOrder
@@ -53,22 +53,7 @@ class Bookings:
 
         An account that the broker told when that number was the last may lack them.
         """
-        query = (
-            select(
-                ExecutionRow.strategy,
-                ExecutionRow.side,
-                ExecutionRow.quantity,
-                ExecutionRow.price,
-                OrderIntent.instrument,
-            )
-            .join(OrderIntent, OrderIntent.id == ExecutionRow.intent_id)
-            .where(
-                same_kind(ExecutionRow.source, self.source),
-                ExecutionRow.account == self.account,
-                ExecutionRow.booking > number,
-            )
-            .order_by(ExecutionRow.booking)
-        )
+        given = {"kind": like_kind(self.source), "account": self.account, "number": number}
         return tuple(
             OpenOrder(
                 strategy=row.strategy,
@@ -78,5 +63,25 @@ class Bookings:
                 price=row.price,
                 booked=True,
             )
-            for row in self.session.execute(query)
+            for row in self.session.execute(_SINCE, given)
         )
+
+
+# Made once, as every order asks.
+_SINCE = (
+    select(
+        ExecutionRow.strategy,
+        ExecutionRow.side,
+        ExecutionRow.quantity,
+        ExecutionRow.price,
+        OrderIntent.instrument,
+    )
+    .join(OrderIntent, OrderIntent.id == ExecutionRow.intent_id)
+    .where(
+        of_kind(ExecutionRow.source),
+        ExecutionRow.account == bindparam("account"),
+        ExecutionRow.booking > bindparam("number"),
+        ExecutionRow.taken_back_on.is_(None),
+    )
+    .order_by(ExecutionRow.booking)
+)

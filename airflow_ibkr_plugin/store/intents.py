@@ -6,18 +6,20 @@ from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
 from airflow_ibkr_plugin.store.models.orders import RESERVING, IntentTransition, OrderIntent
-from airflow_ibkr_plugin.store.sources import same_kind
+from airflow_ibkr_plugin.store.sources import like_kind, of_kind
 from airflow_ibkr_plugin.store.sql import changed, insert_if_absent
 from airflow_ibkr_plugin.store.units import in_states, unheld
 from airflow_ibkr_plugin.trading.orders import IntentKey, IntentState, check_transition
 
 _KEPT = frozenset({"id", "order_ref", "state", "reason", "updated_at"})
 _CHANGEABLE = frozenset(OrderIntent.__table__.columns.keys()) - _KEPT
+#: In place of the id of an intent: none.
+NO_INTENT = -1
 
 
 class Intents:
@@ -130,12 +132,10 @@ class Intents:
         :param source: reservations by every connection to the account, as in `AccountOrders`.
         :returns: the intents that were released.
         """
-        query = select(OrderIntent).where(
-            same_kind(OrderIntent.source, source),
-            OrderIntent.account == account,
-            OrderIntent.state == IntentState.RESERVED,
-            unheld(now),
-        )
+        place = {"kind": like_kind(source), "account": account, "now": now}
+        if self._session.scalar(_ANY_UNHELD, place) is None:
+            return []
+        query = _UNHELD.with_only_columns(OrderIntent).params(place)
         # A row that another transaction holds at this moment is being worked on.
         rows = list(self._session.scalars(query.order_by(OrderIntent.id).with_for_update(skip_locked=True)))
         reason = "the reservation was released: no worker held it, and nothing was sent"
@@ -154,8 +154,8 @@ class Intents:
 
     def renew_lease(self, intent_id: int, owner: str, *, now: datetime, seconds: float) -> bool:
         """Hold the lease longer. False if it has run out or is another's: stop working on the intent."""
-        mine = and_(OrderIntent.id == intent_id, OrderIntent.lease_owner == owner, OrderIntent.lease_until > now)
-        return self._set_lease(mine, owner, now + timedelta(seconds=seconds))
+        given = {"intent_id": intent_id, "owner": owner, "now": now, "until": now + timedelta(seconds=seconds)}
+        return changed(self._session, _RENEW, given) == 1
 
     def release_lease(self, intent_id: int, owner: str) -> bool:
         """Give the lease back; False if it was not the owner's."""
@@ -173,17 +173,41 @@ class Intents:
 
         :param excluding: id of an intent that is not counted.
         """
-        where = [OrderIntent.strategy == strategy]
-        if excluding is not None:
-            where.append(OrderIntent.id != excluding)
-        return count_on_day(self._session, broker_day, *where)
+        given = {"strategy": strategy, "broker_day": broker_day, "excluding": excluding or NO_INTENT}
+        return self._session.scalars(_STRATEGYS_DAY, given).one()
 
 
-def count_on_day(session: Session, broker_day: date, *where: ColumnElement[bool]) -> int:
-    """How many orders of those are reserved, or were sent, on the broker's day; see `Intents.count_on_day`."""
+def counted_on_day(*where: ColumnElement[bool]) -> Select[int]:
+    """The number of those orders that are reserved, or were sent, on the broker's day, the parameter `broker_day`.
+
+    See `Intents.count_on_day`.
+    """
     reserving = OrderIntent.state.in_(RESERVING)
     counted = select(func.count()).select_from(OrderIntent).where(*where, OrderIntent.parent_id.is_(None))
-    on_day = counted.where(OrderIntent.broker_day == broker_day, or_(reserving, OrderIntent.sent_at.is_not(None)))
+    on_day = counted.where(
+        OrderIntent.broker_day == bindparam("broker_day"), or_(reserving, OrderIntent.sent_at.is_not(None))
+    )
     undated = counted.where(OrderIntent.broker_day.is_(None), reserving)
     # Each by an index of its own: SQLite reads the whole account for an OR of both.
-    return int(session.scalars(select(on_day.scalar_subquery() + undated.scalar_subquery())).one())
+    return select(on_day.scalar_subquery() + undated.scalar_subquery())
+
+
+# What every order asks is made once: to make such a statement takes longer than to run it.
+_STRATEGYS_DAY = counted_on_day(OrderIntent.strategy == bindparam("strategy"), OrderIntent.id != bindparam("excluding"))
+_UNHELD = select(OrderIntent.id).where(
+    of_kind(OrderIntent.source),
+    OrderIntent.account == bindparam("account"),
+    OrderIntent.state == IntentState.RESERVED,
+    unheld(bindparam("now")),
+)
+_RENEW = (
+    update(OrderIntent)
+    .where(
+        OrderIntent.id == bindparam("intent_id"),
+        OrderIntent.lease_owner == bindparam("owner"),
+        OrderIntent.lease_until > bindparam("now"),
+    )
+    .values(lease_until=bindparam("until"))
+    .execution_options(synchronize_session=False)
+)
+_ANY_UNHELD = _UNHELD.limit(1)

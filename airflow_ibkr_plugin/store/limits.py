@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.limits import LimitChange
@@ -32,12 +32,8 @@ class Limits:
 
         :param at: now, where it is not told.
         """
-        query = select(LimitChange).where(LimitChange.live)
-        if account is not None:
-            query = query.where(LimitChange.account.in_((EVERY_ACCOUNT, account)))
-        # As it is now: the session may have read it before it waited for a lock.
-        query = query.order_by(LimitChange.id).execution_options(populate_existing=True)
-        rows = self._session.scalars(query).all()
+        query = _LIVE if account is None else _LIVE_FOR
+        rows = self._session.scalars(query, {"account": account}).all()
         if at is None and any(row.until for row in rows):
             at = current_time(self._session)
         newest = {(row.account, row.rule): row for row in rows if at is None or _runs(row, at)}
@@ -149,6 +145,12 @@ class Limits:
         """Whether any order of the account is on record; always of every account."""
         query = select(OrderIntent.id).where(OrderIntent.account == account).limit(1)
         return account == EVERY_ACCOUNT or self._session.scalar(query) is not None
+
+
+# Made once, as every order asks. As it is now: the session may have read it before it waited for a lock.
+_LIVE = select(LimitChange).where(LimitChange.live).order_by(LimitChange.id)
+_LIVE = _LIVE.execution_options(populate_existing=True)
+_LIVE_FOR = _LIVE.where(or_(LimitChange.account == EVERY_ACCOUNT, LimitChange.account == bindparam("account")))
 
 
 def _runs(row: LimitChange, at: datetime) -> bool:

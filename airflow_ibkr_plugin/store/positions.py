@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.database import lock
@@ -15,7 +15,7 @@ from airflow_ibkr_plugin.store.holdings import Holding
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow
 from airflow_ibkr_plugin.store.models.portfolio import PositionRow
 from airflow_ibkr_plugin.store.models.reconciliations import PositionAdjustment
-from airflow_ibkr_plugin.store.sources import same_kind
+from airflow_ibkr_plugin.store.sources import like_kind, of_kind
 from airflow_ibkr_plugin.store.sql import upsert
 from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.portfolio import Position
@@ -85,6 +85,7 @@ class Positions:
             ExecutionRow.price,
             ExecutionRow.commission,
             ExecutionRow.commission_currency,
+            ExecutionRow.taken_back_on,
         ).where(*_at(ExecutionRow, place))
         splits = select(PositionAdjustment).where(*_at(PositionAdjustment, place))
         events: list[tuple[datetime, int, str, Any]] = [
@@ -138,12 +139,8 @@ class Positions:
 
         :param con_id: of this instrument; None for all.
         """
-        query = select(PositionRow).where(
-            same_kind(PositionRow.source, source), PositionRow.account == account, PositionRow.strategy != ACCOUNT
-        )
-        if con_id is not None:
-            query = query.where(PositionRow.con_id == con_id)
-        return self._session.scalars(query.order_by(PositionRow.con_id, PositionRow.source, PositionRow.strategy)).all()
+        query = _OF_STRATEGIES if con_id is None else _OF_STRATEGIES_IN
+        return self._session.scalars(query, {"kind": like_kind(source), "account": account, "con_id": con_id}).all()
 
     def list(self, source: str | None = None, strategy: str | None = None) -> list[PositionRow]:
         """Positions, flat ones included, by symbol."""
@@ -153,6 +150,15 @@ class Positions:
         if strategy is not None:
             query = query.where(PositionRow.strategy == strategy)
         return [*self._session.scalars(query.order_by(PositionRow.symbol, PositionRow.con_id, PositionRow.account))]
+
+
+# Made once, as every order asks.
+_OF_STRATEGIES = (
+    select(PositionRow)
+    .where(of_kind(PositionRow.source), PositionRow.account == bindparam("account"), PositionRow.strategy != ACCOUNT)
+    .order_by(PositionRow.con_id, PositionRow.source, PositionRow.strategy)
+)
+_OF_STRATEGIES_IN = _OF_STRATEGIES.where(PositionRow.con_id == bindparam("con_id"))
 
 
 def _at(model: type[ExecutionRow] | type[PositionAdjustment], place: Place) -> tuple[ColumnElement[bool], ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 
-from sqlalchemy import exists, select
+from sqlalchemy import Select, bindparam, exists, select, union_all
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.orders import OrderIntent
@@ -90,18 +91,13 @@ class Reconciliations:
         return self._newest(*(_MADE if result is None else (result,)))
 
     def _newest(self, *results: Result) -> ReconciliationRow | None:
-        query = select(ReconciliationRow).where(*self._where)
-        query = query.order_by(ReconciliationRow.at.desc(), ReconciliationRow.id.desc()).limit(1)
-        # One look into the index for each, however many there are: every order asks.
-        rows = [self._session.scalar(query.where(ReconciliationRow.result == result)) for result in results]
-        return max((row for row in rows if row is not None), key=lambda row: (row.at, row.id), default=None)
+        here = {"gateway": self._gateway, "account": self._account}
+        return self._session.scalars(_newest_of(results), here).first()
 
     def differences(self, reconciliation_id: int, con_id: int | None = None) -> Sequence[ReconciliationDifference]:
         """What one found, accepted or not, in this contract only where one is named."""
-        query = select(ReconciliationDifference).where(ReconciliationDifference.reconciliation_id == reconciliation_id)
-        if con_id is not None:
-            query = query.where(ReconciliationDifference.con_id == con_id)
-        return self._session.scalars(query.order_by(ReconciliationDifference.id)).all()
+        query = _DIFFERENCES if con_id is None else _DIFFERENCES_IN
+        return self._session.scalars(query, {"reconciliation_id": reconciliation_id, "con_id": con_id}).all()
 
     def accepted(self) -> frozenset[str]:
         """The keys of the differences that a person has accepted."""
@@ -143,6 +139,27 @@ class Reconciliations:
             OrderIntent.sent_at.is_not(None),
         )
         return bool(self._session.scalar(select(sent)))
+
+
+@cache
+def _newest_of(results: tuple[Result, ...]) -> Select[ReconciliationRow]:
+    """One look into the index for each, however many there are. Made once, as every order asks."""
+    newest = (ReconciliationRow.at.desc(), ReconciliationRow.id.desc())
+    query = select(ReconciliationRow.id).where(
+        ReconciliationRow.gateway == bindparam("gateway"), ReconciliationRow.account == bindparam("account")
+    )
+    each = (query.where(ReconciliationRow.result == result).order_by(*newest).limit(1) for result in results)
+    ids = (select(one.subquery()) for one in each)
+    return select(ReconciliationRow).where(ReconciliationRow.id.in_(union_all(*ids))).order_by(*newest)
+
+
+# Made once, as every order asks.
+_DIFFERENCES = (
+    select(ReconciliationDifference)
+    .where(ReconciliationDifference.reconciliation_id == bindparam("reconciliation_id"))
+    .order_by(ReconciliationDifference.id)
+)
+_DIFFERENCES_IN = _DIFFERENCES.where(ReconciliationDifference.con_id == bindparam("con_id"))
 
 
 def places(session: Session, conn_id: str = "") -> list[tuple[str, str]]:

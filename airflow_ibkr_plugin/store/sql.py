@@ -20,9 +20,9 @@ def insert(session: Session, model: type[Base]) -> postgresql.Insert | sqlite.In
     return postgresql.insert(model)
 
 
-def changed(session: Session, statement: Executable) -> int:
+def changed(session: Session, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
     """Run an INSERT, UPDATE or DELETE; the number of rows that it touched."""
-    result = session.execute(statement)
+    result = session.execute(statement, parameters)
     assert isinstance(result, CursorResult)
     return result.rowcount
 

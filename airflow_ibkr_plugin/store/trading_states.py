@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.database import lock
@@ -41,10 +41,7 @@ class TradingStates:
         return effective
 
     def _rows(self, strategy: str) -> list[TradingStateRow]:
-        query = select(TradingStateRow).where(TradingStateRow.strategy.in_({INSTALLATION, strategy}))
-        # As it is now: the session may have read it before it waited for the lock.
-        query = query.order_by(TradingStateRow.strategy).execution_options(populate_existing=True)
-        return list(self._session.scalars(query))
+        return list(self._session.scalars(_ROWS, {"strategy": strategy}))
 
     def get(self, strategy: str) -> TradingStateRow | None:
         """The state that was set for this very scope; None where none ever was, which means ACTIVE."""
@@ -86,3 +83,12 @@ class TradingStates:
             select(Run.id).where(Run.strategy == strategy),
         )
         return strategy == INSTALLATION or any(self._session.scalar(query.limit(1)) is not None for query in found)
+
+
+# Made once, as every order asks. As it is now: the session may have read it before it waited for the lock.
+_ROWS = (
+    select(TradingStateRow)
+    .where(or_(TradingStateRow.strategy == INSTALLATION, TradingStateRow.strategy == bindparam("strategy")))
+    .order_by(TradingStateRow.strategy)
+    .execution_options(populate_existing=True)
+)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from airflow_ibkr_plugin.store.models.orders import RESERVING, OrderIntent
@@ -14,7 +14,7 @@ from airflow_ibkr_plugin.store.splits import Splits
 from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, BracketState, IntentState
 
 
-def unheld(now: datetime) -> ColumnElement[bool]:
+def unheld(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Whether no worker holds an intent at `now`, aware UTC. An exit is held with its entry."""
     head = aliased(OrderIntent)
     return (
@@ -37,6 +37,10 @@ def in_states(states: Collection[IntentState]) -> ColumnElement[bool]:
     return and_(indexed, OrderIntent.state.in_(states))
 
 
+# Made once, as every order asks.
+_EXITS = select(OrderIntent).where(OrderIntent.parent_id == bindparam("entry_id")).order_by(OrderIntent.id)
+
+
 class Units:
     """Entries and their exits."""
 
@@ -45,8 +49,11 @@ class Units:
 
     def exits(self, entry_id: int) -> list[OrderIntent]:
         """The exits of an entry, oldest first; none of an order that has no bracket."""
-        query = select(OrderIntent).where(OrderIntent.parent_id == entry_id)
-        return list(self._session.scalars(query.order_by(OrderIntent.id)))
+        return list(self._session.scalars(_EXITS, {"entry_id": entry_id}))
+
+    def exits_of(self, intent: OrderIntent) -> list[OrderIntent]:
+        """The same, without asking where the intent is no bracket's entry."""
+        return [] if intent.bracket is None else self.exits(intent.id)
 
     def head_id(self, intent_id: int) -> int:
         """Id of the intent whose lease counts: an exit's entry, any other's own."""

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_ibkr_plugin.broker.convert import name_of, order_of, to_bar, to_decimal, to_optional, to_price
+from airflow_ibkr_plugin.broker.convert import (
+    name_of,
+    order_of,
+    to_bar,
+    to_decimal,
+    to_execution,
+    to_optional,
+    to_price,
+)
 from airflow_ibkr_plugin.broker.gateway import handshake_zone
 from airflow_ibkr_plugin.errors import ConfigError
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
@@ -52,6 +60,26 @@ def test_a_day_starts_at_midnight_utc_and_volume_is_never_negative() -> None:
 
 def frame(text: str) -> bytes:
     return len(text).to_bytes(4, "big") + text.encode()
+
+
+@pytest.mark.parametrize(("told", "order_id"), [(7, 7), (2**31 - 1, 0)])
+def test_executions_of_orders_by_hand_have_no_order_id(told: int, order_id: int) -> None:
+    """Else all orders by hand would pass for one."""
+    contract = SimpleNamespace(conId=1, symbol="SPY", secType="STK", localSymbol="SPY", currency="USD")
+    execution = SimpleNamespace(
+        execId="1",
+        orderRef="",
+        acctNumber="DU1",
+        side="BOT",
+        shares=1.0,
+        price=100.0,
+        time=datetime(2026, 1, 5, tzinfo=UTC),
+        permId=5,
+        orderId=told,
+        clientId=0,
+        exchange="NYSE",
+    )
+    assert to_execution(contract, execution).order_id == order_id
 
 
 def test_the_zone_of_an_old_gateway_is_read_from_its_greeting() -> None:
