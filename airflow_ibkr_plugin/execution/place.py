@@ -49,7 +49,8 @@ def execute(session: BrokerSession, database: Database, request: OrderRequest, *
         with hold(database, row.id, owner, seconds=lease_seconds(session.spec)) as lease:
             job = Job(session=session, database=database, request=request, lease=lease, intent_id=row.id)
             work(job, market)
-            protect(job)
+            if row.bracket is not None:
+                protect(job)
             ask_for_commissions(job)
     return _told(database, row.id)
 
@@ -118,14 +119,14 @@ def _told(database: Database, intent_id: int) -> OrderOutcome:
 
 def work(job: Job, market: Market | None = None) -> None:
     """Bring an intent that is held to its end: find its order, or reserve and send it, and follow it."""
-    state = job.load().state  # under the lease: another worker may have ended it meanwhile
-    if state in TERMINAL:
+    row = job.load()  # under the lease: another worker may have ended it meanwhile
+    if row.state in TERMINAL:
         return
-    order = recover_unit(job) if state in MAYBE_AT_BROKER else None
+    order = recover_unit(job) if row.state in MAYBE_AT_BROKER else None
     if order is None:
         order = reserve_and_send(job, market)
     if order is not None:
-        settle(job, order, unsafe=partial(unprotected, job))
+        settle(job, order, unsafe=partial(unprotected, job) if row.bracket is not None else None)
 
 
 def _intent(session: BrokerSession, database: Database, request: OrderRequest) -> tuple[OrderIntent, Market | None]:

@@ -39,9 +39,10 @@ def reserve_and_send(job: Job, market: Market | None) -> BrokerOrder | None:
         if job.load().state in TERMINAL:
             return None
         seen = state_now(job)
-        if reserve(job, market).state in TERMINAL:
+        row = reserve(job, market)
+        if row.state in TERMINAL:
             return None
-        if (order := send(job, seen)) is not None:
+        if (order := send(job, row, seen)) is not None:
             return order
         market = None
     raise StoreError(
@@ -49,7 +50,7 @@ def reserve_and_send(job: Job, market: Market | None) -> BrokerOrder | None:
     )
 
 
-def send(job: Job, seen: EffectiveState) -> BrokerOrder | None:
+def send(job: Job, row: OrderIntent, seen: EffectiveState) -> BrokerOrder | None:
     """Send the reserved intent, and the exits of its bracket with it as one unit. Returns the acknowledged order.
 
     None where the broker refused it or it has ended, and, with the intent not ended, where the trading state has
@@ -57,8 +58,7 @@ def send(job: Job, seen: EffectiveState) -> BrokerOrder | None:
 
     :raises BrokerError: what became of it is unknown. Its family says retry, and the retry asks the broker.
     """
-    row = job.load()
-    exits = [one for one in job.exits() if one.state is row.state]
+    exits = [one for one in job.exits() if one.state is row.state] if row.bracket is not None else []
     if row.bracket is not None and not any(is_stop(one.leg) for one in exits):
         raise StoreError(
             f"The stop of order {row.order_ref} does not stand where its entry stands, at {row.state}.",
