@@ -38,8 +38,9 @@ _NAMES = {
 }
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _DATE_TIME = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})[;, T]+(\d{2}):?(\d{2}):?(\d{2})")
-# IBKR writes (Ca.) behind the side of a row that takes a trade back, and turns the sign of its quantity.
+# A row that takes a trade back has (Ca.) behind its side, the sign of its quantity turned, and the code Ca.
 _CANCELLED = "(Ca.)"
+_CANCELLED_CODE = "Ca"
 # What IBKR books by itself, such as exercises and fractions of shares, is of no order and has no execId.
 _BY_ORDERS = ("", "ExchTrade", "TradeCancel", "TradeCorrect")
 
@@ -50,7 +51,8 @@ class FlexTrade:
 
     :param line: where it stands in the file. :param execution: client id -1 and order id 0, which no statement has.
         Its commission is > 0 where it was paid, its profit IBKR's by first in, first out; None where it opened.
-    :param cancelled: IBKR has taken it back; its execId may be ''.
+    :param cancelled: IBKR takes a trade with these figures back. Its execId may be '', its commission is what is given
+        back, < 0. Where the trade is booked anew, that row follows, under the same execId perhaps.
     """
 
     line: int
@@ -71,7 +73,7 @@ class Period:
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """A Flex statement; `skipped` names trades of kinds that this package does not trade."""
+    """A Flex statement, trades as IBKR ordered them; `skipped` names those of kinds that are not traded here."""
 
     name: str
     periods: tuple[Period, ...]
@@ -114,7 +116,9 @@ class _Reader:
     periods: list[Period] = field(default_factory=list)
     sections: int = 0
     summaries: int = 0
-    trades: dict[tuple[str, bool], FlexTrade] = field(default_factory=dict)
+    trades: list[FlexTrade] = field(default_factory=list)
+    #: By execId, unless a trade of the order was taken back since: then IBKR may book it anew under the same execId.
+    told: dict[str, FlexTrade] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -133,7 +137,7 @@ class _Reader:
         return Statement(
             name=self.name,
             periods=tuple(self.periods),
-            trades=tuple(self.trades.values()),
+            trades=tuple(self.trades),
             skipped=tuple(self.skipped),
         )
 
@@ -175,17 +179,27 @@ class _Reader:
             self.skipped.append(f"{self.name}:{line}: {category} {attributes.get('symbol', '')}")
             return
         trade = self._read(attributes, SecType(category), line)
-        key = (trade.execution.exec_id or f"line {line}", trade.cancelled)
-        known = self.trades.get(key)
-        if known is not None and known.execution != trade.execution:
-            self._fail(f"ibExecID {trade.execution.exec_id} is on line {known.line} too, otherwise", _AS_GIVEN)
-        self.trades.setdefault(key, trade)
+        fill = trade.execution
+        if trade.cancelled:
+            order = fill.perm_id
+            self.told = {exec_id: one for exec_id, one in self.told.items() if one.execution.perm_id != order}
+        elif known := self.told.setdefault(fill.exec_id, trade):
+            if known.execution != fill:
+                self._fail(f"ibExecID {fill.exec_id} is on line {known.line} too, otherwise", _AS_GIVEN)
+            if known is not trade:
+                return
+        self.trades.append(trade)
 
     def _read(self, attributes: Mapping[str, str], sec_type: SecType, line: int) -> FlexTrade:
         side_text = self._text(attributes, "buySell")
         side = self._side(side_text)
         quantity, price = self._number(attributes, "quantity"), self._number(attributes, "tradePrice")
-        cancelled = _CANCELLED in side_text or attributes.get("transactionType") == "TradeCancel"
+        codes = attributes.get("notes", "").split(";")
+        cancelled = (
+            _CANCELLED in side_text
+            or attributes.get("transactionType") == "TradeCancel"
+            or _CANCELLED_CODE in (code.strip() for code in codes)
+        )
         if not quantity or (quantity * side.sign < 0 and not cancelled):
             self._fail(f"quantity {quantity} of a {side}", _AS_GIVEN)
         if price <= 0:

@@ -17,7 +17,7 @@ from airflow_ibkr_plugin.broker.journal import Listing, OrderKey, QuoteTicks
 from airflow_ibkr_plugin.broker.truth import BrokerTruth, belongs_to
 from airflow_ibkr_plugin.errors import AmbiguousContract, BrokerError, BrokerTimeout, NoMarketData, UnknownContract
 from airflow_ibkr_plugin.trading.bars import Bar
-from airflow_ibkr_plugin.trading.executions import in_force
+from airflow_ibkr_plugin.trading.executions import newest
 from airflow_ibkr_plugin.trading.instruments import Instrument, InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position, Quote
@@ -184,7 +184,7 @@ async def executions(gateway: Gateway) -> list[Execution]:
     """All executions of the broker's current day in the account, oldest first."""
     with gateway.journal.listing() as listing:
         await _ask_executions(gateway, listing, lambda _: True)
-    found = in_force(gateway.journal.executions[exec_id] for exec_id in listing.executions)
+    found = newest(gateway.journal.executions[exec_id] for exec_id in listing.executions)
     return sorted((e for e in found if e.account == gateway.account), key=lambda e: (e.time, e.exec_id))
 
 
@@ -263,7 +263,7 @@ def select(
     ids and price of a completed one, and the end of one whose last status has not come yet.
     """
     found = sorted(filter(matches, orders), key=lambda order: order.perm_id)
-    executions = in_force(executions)
+    executions = newest(executions)
     groups: defaultdict[OrderKey, dict[str, Execution]] = defaultdict(dict)
     fills: dict[str, Execution] = {}
     for fill in executions:

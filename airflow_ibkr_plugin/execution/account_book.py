@@ -219,7 +219,12 @@ def _unexplained(
     accepted = reconciliations.unexplained()
     quantities = {con_id: row.quantity for con_id, row in accepted.items()}
     query = select(
-        ExecutionRow.exec_id, ExecutionRow.con_id, ExecutionRow.side, ExecutionRow.quantity, ExecutionRow.booked_at
+        ExecutionRow.exec_id,
+        ExecutionRow.con_id,
+        ExecutionRow.side,
+        ExecutionRow.quantity,
+        ExecutionRow.booked_at,
+        ExecutionRow.taken_back_on,
     ).where(
         same_kind(ExecutionRow.source, source),
         ExecutionRow.account == account,

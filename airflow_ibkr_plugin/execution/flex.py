@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -14,46 +13,16 @@ from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import ConfigError, IntentBusy
 from airflow_ibkr_plugin.execution.flex_ends import day_is_over
+from airflow_ibkr_plugin.execution.flex_fills import Imported, book_fills
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
-from airflow_ibkr_plugin.store.positions import ACCOUNT, Positions
 from airflow_ibkr_plugin.store.sources import gateway_kind, same_kind
-from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, Execution, IntentState
+from airflow_ibkr_plugin.trading.orders import MAYBE_AT_BROKER, IntentState
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.broker.flex import FlexTrade, Period, Statement
     from airflow_ibkr_plugin.store.database import Database
-
-_CENT = Decimal("0.01")
-
-
-@dataclass
-class Imported:
-    """What an import did, or would do.
-
-    :ivar booked: fills of ours that the books lacked. :ivar known: how many they had. :ivar foreign: fills of orders
-        that are not ours, stored beside. :ivar ended: orders that the statement proves to be over.
-    :ivar differing: figures that the statement and the books have otherwise; the books keep theirs.
-    """
-
-    booked: list[str] = field(default_factory=list)
-    known: int = 0
-    foreign: int = 0
-    ended: list[str] = field(default_factory=list)
-    differing: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-    def lines(self) -> Iterator[str]:
-        """For people."""
-        yield from (f"booked: {line}" for line in self.booked)
-        yield from (f"ended: {line}" for line in self.ended)
-        yield from (f"differs: {line}" for line in self.differing)
-        yield from (f"skipped, not traded by this package: {line}" for line in self.skipped)
-        yield (
-            f"{len(self.booked)} fills booked, {self.known} were booked already, {self.foreign} of orders that are not"
-            f" ours, {len(self.ended)} orders ended."
-        )
 
 
 class _DryRun(Exception):
@@ -90,24 +59,24 @@ class _Import:
         self._found = found
         self._at = datetime.now(UTC)
         self._source = self._source_of(conn_id)
+        self._last = max(period.last for period in self._periods())
         self._trades = [trade for trade in statement.trades if trade.execution.account == account]
 
     def run(self) -> None:
         """Book executions, then ends."""
         intents = self._intents()
+        by_ref, by_perm_id = {row.order_ref: row for row in intents}, self._by_perm_id(intents)
         groups: defaultdict[int, list[FlexTrade]] = defaultdict(list)
         for trade in self._trades:
-            row = self._owner(trade, intents)
+            row = by_ref.get(trade.execution.order_ref) or by_perm_id.get(trade.execution.perm_id)
             if row is None:
                 self._store_foreign(trade)
                 continue
-            if trade.cancelled:
-                self._refuse(trade, "IBKR has taken back this trade of our order", "Tell TWS's figures by hand first.")
             self._check(trade, row)
             groups[row.id].append(trade)
-        rows = {row.id: row for row in intents}
         for intent_id, trades in groups.items():
-            self._book(rows[intent_id], trades)
+            row = self._session.get_one(OrderIntent, intent_id)
+            book_fills(self._session, row, trades, self._found, name=self._statement.name, last=self._last, at=self._at)
         for row in self._alive():
             self._end(row)
 
@@ -144,11 +113,19 @@ class _Import:
                 found |= {row.id: row for row in self._session.scalars(chunk)}
         return list(found.values())
 
-    @staticmethod
-    def _owner(trade: FlexTrade, intents: Sequence[OrderIntent]) -> OrderIntent | None:
-        by_ref = next((row for row in intents if row.order_ref == trade.execution.order_ref), None)
-        perm_id = trade.execution.perm_id
-        return by_ref or next((row for row in intents if perm_id and row.perm_id == perm_id), None)
+    def _by_perm_id(self, intents: Sequence[OrderIntent]) -> dict[int, OrderIntent]:
+        """Orders by permId: a row that takes a trade back has no reference, and we may have never heard the permId."""
+        by_ref = {row.order_ref: row for row in intents}
+        found = {row.perm_id: row for row in intents if row.perm_id}
+        for trade in self._trades:
+            if (row := by_ref.get(trade.execution.order_ref)) and trade.execution.perm_id:
+                found.setdefault(trade.execution.perm_id, row)
+        unknown = {trade.execution.perm_id for trade in self._trades if trade.cancelled} - found.keys() - {0}
+        query = select(ExecutionRow.perm_id, OrderIntent).join(OrderIntent, OrderIntent.id == ExecutionRow.intent_id)
+        query = query.where(same_kind(ExecutionRow.source, self._source), ExecutionRow.account == self._account)
+        for perm_id, row in self._session.execute(query.where(ExecutionRow.perm_id.in_(unknown))):
+            found[perm_id] = row
+        return found
 
     def _check(self, trade: FlexTrade, row: OrderIntent) -> None:
         fill = trade.execution
@@ -175,48 +152,17 @@ class _Import:
     # --- executions ---------------------------------------------------------------------------------------
 
     def _store_foreign(self, trade: FlexTrade) -> None:
+        if trade.cancelled:
+            self._found.foreign_back += 1
+            return
         query = select(ExecutionRow.exec_id).where(
             same_kind(ExecutionRow.source, self._source), ExecutionRow.exec_id == trade.execution.exec_id
         )
-        if not trade.cancelled and self._session.scalar(query) is None:
+        if self._session.scalar(query) is None:
             Executions(self._session).record(self._source, trade.execution, None, self._at)
             self._found.foreign += 1
-
-    def _book(self, row: OrderIntent, trades: list[FlexTrade]) -> None:
-        have = Executions(self._session).for_intent(row.id)
-        named = _same_fills(have, [trade.execution for trade in trades])
-        last = None
-        for trade in trades:
-            fill = replace(
-                trade.execution,
-                exec_id=named.get(trade.execution.exec_id, trade.execution.exec_id),
-                order_ref=row.order_ref,
-                order_id=row.order_id or 0,
-                client_id=row.client_id if row.client_id is not None else -1,
-                symbol=row.symbol,
-            )
-            last, is_new = Executions(self._session).record(row.source, fill, row, self._at)
-            if is_new:
-                what = f"{fill.side} {fill.quantity:f} {fill.symbol} at {fill.price:f}"
-                self._found.booked.append(f"{what}, {fill.time:%Y-%m-%d %H:%M:%S} UTC, {row.strategy} {row.order_ref}")
-            else:
-                self._found.known += 1
-                self._compare(trade, last, fill)
-        if last is not None and row.strategy != ACCOUNT:
-            Positions(self._session).apply(
-                last, row.strategy, at=self._at, currency=trades[0].currency, sec_type=trades[0].sec_type.value
-            )
-
-    def _compare(self, trade: FlexTrade, row: ExecutionRow, fill: Execution) -> None:
-        where = f"{self._statement.name}:{trade.line}: execution {fill.exec_id}"
-        if (row.side, row.quantity, row.price) != (fill.side, fill.quantity, fill.price):
-            self._found.differing.append(
-                f"{where}: {fill.side} {fill.quantity:f} at {fill.price:f}, in the books"
-                f" {row.side} {row.quantity:f} at {row.price:f}"
-            )
-        paid = fill.commission or Decimal(0)
-        if row.commission is not None and abs(row.commission - paid) >= _CENT:
-            self._found.differing.append(f"{where}: commission {paid:f}, in the books {row.commission:f}")
+        else:
+            self._found.foreign_known += 1
 
     # --- ends ---------------------------------------------------------------------------------------------
 
@@ -246,30 +192,3 @@ class _Import:
 
     def _periods(self) -> list[Period]:
         return [period for period in self._statement.periods if period.account == self._account]
-
-
-def _same_fills(have: Sequence[ExecutionRow], told: Sequence[Execution]) -> dict[str, str]:
-    """execIds of the statement -> execIds under which the same fills are booked, where the two are written otherwise.
-
-    Equal execIds are the same fill. Of the others, one booked and one told fill of the same side, quantity and price
-    within the same second are taken for one; each only once.
-    """
-    booked, named = {row.exec_id for row in have}, {fill.exec_id for fill in told}
-    left = [row for row in have if row.exec_id not in named]
-    found: dict[str, str] = {}
-    for fill in told:
-        if fill.exec_id in booked:
-            continue
-        same = next(
-            (
-                row
-                for row in left
-                if (row.side, row.quantity, row.price) == (fill.side, fill.quantity, fill.price)
-                and row.time.replace(microsecond=0) == fill.time
-            ),
-            None,
-        )
-        if same is not None:
-            left.remove(same)
-            found[fill.exec_id] = same.exec_id
-    return found

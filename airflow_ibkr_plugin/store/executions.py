@@ -7,12 +7,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Integer, bindparam, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.bookings import Bookings
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
-from airflow_ibkr_plugin.store.sources import same_kind
+from airflow_ibkr_plugin.store.sources import like_kind, of_kind
 from airflow_ibkr_plugin.store.sql import insert_if_absent
 from airflow_ibkr_plugin.trading.executions import in_force
 from airflow_ibkr_plugin.trading.orders import Execution
@@ -30,7 +30,8 @@ class Executions:
         """Store a fill once; a commission that was not known the first time is filled in.
 
         :param intent: whose fill it is; None for an order that is not ours. An intent found later is filled in too.
-        :returns: the row, and whether the fill was new. Call :meth:`Positions.apply` in either case.
+        :returns: the row, and whether the fill was new. Call :meth:`Positions.apply` in either case. A fill that was
+            taken back stays so.
         """
         values = asdict(execution) | {
             "source": source,
@@ -62,28 +63,42 @@ class Executions:
 
         :param source: fills by every connection to the account (see `same_kind`). :param most: no more than so many.
         """
-        query = select(
-            ExecutionRow.exec_id,
-            ExecutionRow.time,
-            ExecutionRow.commission,
-            ExecutionRow.realized_pnl,
-            ExecutionRow.commission_currency,
-        ).where(
-            same_kind(ExecutionRow.source, source),
-            ExecutionRow.account == account,
-            ExecutionRow.strategy == strategy,
-            ExecutionRow.time >= since,
-        )
-        found = self._session.execute(query.order_by(ExecutionRow.time.desc()).limit(most)).all()
+        place = {"kind": like_kind(source), "account": account, "strategy": strategy}
+        found = self._session.execute(_RESULTS, place | {"since": since, "most": most}).all()
         return found if len(found) == most else in_force(found)
 
     def for_intent(self, intent_id: int) -> list[ExecutionRow]:
-        """The fills of an intent by time; what the broker has corrected since is left out."""
+        """The fills of an intent by time; what the broker has corrected or taken back since is left out."""
+        return in_force(self.of_all_versions(intent_id))
+
+    def of_all_versions(self, intent_id: int) -> list[ExecutionRow]:
+        """All that was ever booked of an intent, by time: also what counts no more."""
         query = select(ExecutionRow).where(ExecutionRow.intent_id == intent_id)
-        return in_force(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))
+        return list(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))
 
     def for_run(self, dag_id: str, run_id: str) -> list[ExecutionRow]:
         """The same of a run's intents."""
         query = select(ExecutionRow).join(OrderIntent, OrderIntent.id == ExecutionRow.intent_id)
         query = query.where(OrderIntent.dag_id == dag_id, OrderIntent.run_id == run_id)
         return in_force(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))
+
+
+# Made once, as orders ask.
+_RESULTS = (
+    select(
+        ExecutionRow.exec_id,
+        ExecutionRow.time,
+        ExecutionRow.commission,
+        ExecutionRow.realized_pnl,
+        ExecutionRow.commission_currency,
+        ExecutionRow.taken_back_on,
+    )
+    .where(
+        of_kind(ExecutionRow.source),
+        ExecutionRow.account == bindparam("account"),
+        ExecutionRow.strategy == bindparam("strategy"),
+        ExecutionRow.time >= bindparam("since"),
+    )
+    .order_by(ExecutionRow.time.desc())
+    .limit(bindparam("most", type_=Integer))
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Protocol, TypeVar
 
 
@@ -11,7 +12,13 @@ class _HasExecId(Protocol):
     def exec_id(self) -> str: ...
 
 
+class _Stored(_HasExecId, Protocol):
+    @property
+    def taken_back_on(self) -> date | None: ...
+
+
 T = TypeVar("T", bound=_HasExecId)
+S = TypeVar("S", bound=_Stored)
 
 
 def fill_of(exec_id: str) -> tuple[str, int]:
@@ -24,11 +31,19 @@ def fill_of(exec_id: str) -> tuple[str, int]:
     return (fill, int(version)) if dot and version.isascii() and version.isdigit() else (exec_id, 0)
 
 
-def in_force(executions: Iterable[T]) -> list[T]:
+def newest(executions: Iterable[T]) -> list[T]:
     """The executions without those that a later version corrects, in the order given."""
     found = list(executions)
-    newest: dict[str, int] = {}
+    latest: dict[str, int] = {}
     for one in found:
         fill, version = fill_of(one.exec_id)
-        newest[fill] = max(newest.get(fill, 0), version)
-    return [one for one in found if fill_of(one.exec_id)[1] == newest[fill_of(one.exec_id)[0]]]
+        latest[fill] = max(latest.get(fill, 0), version)
+    return [one for one in found if fill_of(one.exec_id)[1] == latest[fill_of(one.exec_id)[0]]]
+
+
+def in_force(executions: Iterable[S]) -> list[S]:
+    """Of stored executions those that count: the newest of each fill, unless IBKR has taken it back.
+
+    What a version that was taken back had corrected does not count again.
+    """
+    return [one for one in newest(executions) if one.taken_back_on is None]

@@ -119,7 +119,7 @@ def test_a_database_of_the_landed_schema_is_upgraded_with_rows_in_every_table(em
         (peak,) = session.query(AccountPeak)
         assert (peak.day, peak.value) == (NOW.date(), Decimal(1))
         (fill,) = session.query(ExecutionRow)
-        assert (fill.booking, fill.quantity, fill.taken_back_at) == (None, Decimal(1), None)
+        assert (fill.booking, fill.quantity, fill.taken_back_on) == (None, Decimal(1), None)
     database.dispose()
     engine.dispose()
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_ibkr_plugin.store.holdings import Holding
-from airflow_ibkr_plugin.trading.executions import fill_of, in_force
+from airflow_ibkr_plugin.trading.executions import fill_of, newest
 from airflow_ibkr_plugin.trading.orders import TERMINAL, BrokerOrder, Execution, IntentState, OrderType, Side
 from airflow_ibkr_plugin.trading.portfolio import Position
 from airflow_ibkr_plugin.trading.reconcile import (
@@ -248,7 +248,7 @@ def test_the_last_digits_are_the_version(exec_id: str, expected: tuple[str, int]
 
 def test_the_newest_version_is_in_force_wherever_it_stands() -> None:
     fills = [fill(exec_id=exec_id) for exec_id in ("a.1.02", "b.1.01", "a.1.01", "a.1.10")]
-    assert [one.exec_id for one in in_force(fills)] == ["b.1.01", "a.1.10"]
+    assert [one.exec_id for one in newest(fills)] == ["b.1.01", "a.1.10"]
 
 
 # --- splits ------------------------------------------------------------------------------------------------

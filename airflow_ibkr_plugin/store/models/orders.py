@@ -152,7 +152,7 @@ class ExecutionRow(Base):
     """One fill, kept once per `exec_id`. `strategy` is '' where the fill belongs to no intent of ours.
 
     `booking` is its number among the account's bookings, in the order of their commits; None for those of old versions.
-    `taken_back_at` is when the books learned that IBKR had taken it back: from then on it counts nowhere.
+    One that IBKR has taken back counts nowhere; `taken_back_on` is the last day of the statement that said so.
     """
 
     __tablename__ = "executions"
@@ -184,4 +184,4 @@ class ExecutionRow(Base):
     realized_pnl: Mapped[Decimal | None]
     booked_at: Mapped[datetime]
     booking: Mapped[int | None]
-    taken_back_at: Mapped[datetime | None]
+    taken_back_on: Mapped[date | None] = mapped_column(Date)

@@ -3,12 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-from airflow_ibkr_plugin.store.types import UTCDateTime
-
 revision = "0008"
 down_revision = "0007"
 
 
 def upgrade() -> None:
     """Add a column; what is there stands."""
-    op.add_column("executions", sa.Column("taken_back_at", UTCDateTime, nullable=True))
+    op.add_column("executions", sa.Column("taken_back_on", sa.Date, nullable=True))
