@@ -16,7 +16,8 @@ class Fault:
 
     :param armed: control commands before the first try. :param of_order: they are for the case's order alone.
     :param triggers: what happens at a boundary of the first try. :param mended: control commands after it.
-    :param refuses: the task may fail for good, if nothing was sent.
+    :param refuses: the task may fail for good, if nothing was sent. :param all_cancelled: somebody cancels in TWS all
+        that works, after a first try that did not come to its end.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Fault:
     triggers: tuple[Trigger, ...] = ()
     mended: Commands = ()
     refuses: bool = False
+    all_cancelled: bool = False
 
     @property
     def commands(self) -> set[str]:
@@ -91,6 +93,7 @@ FAULTS = (
     _placed("unknown error", True, "error", code=10000, message="Nobody knows"),
     _placed("completed_order", True, "completed_order"),
     _placed("order by hand", False, "manual_order", refuses=True, symbol="SPY", action="BUY", quantity=5),
+    Fault("cancelled in TWS", all_cancelled=True),
 )
 
 #: Why the other commands of the control port cannot matter here.

@@ -20,6 +20,7 @@ from gateway import Gateway
 from sqlalchemy import update
 
 from airflow_ibkr_plugin.broker.connect import leased_session
+from airflow_ibkr_plugin.broker.truth import DEAD_STATUSES, TERMINAL_STATUSES
 from airflow_ibkr_plugin.cli.halt import halt
 from airflow_ibkr_plugin.errors import Family
 from airflow_ibkr_plugin.hooks.ibkr import IBKRHook
@@ -124,6 +125,8 @@ class Floor:
                 self.let_leases_run_out()
             # Airflow goes on where one of two was killed; what the other said is as good as the last word.
             told = next((end for end in ends if "done" in end), ends[0])
+            if first and case.fault.all_cancelled and "done" not in told:
+                self.do(cancel_all_by_hand)
             if "done" in told or ("family" in told and told["family"] not in (Family.RETRY, Family.RETRY_AFTER)):
                 break
             if "family" in told:
@@ -238,6 +241,14 @@ def close_all(strategy: str) -> str:
     except SystemExit as end:
         return str(end.code)
     return "0"
+
+
+def cancel_all_by_hand() -> None:
+    """As somebody does in TWS: the orders of all clients."""
+    with leased_session(IBKRHook().get_conn(), open_database(), owner="by hand") as session:
+        session._gateway.client.reqGlobalCancel()
+        left = [order for order in session.everything().orders if order.status not in TERMINAL_STATUSES | DEAD_STATUSES]
+        assert not left, left
 
 
 def upstream(scenario: Scenario, instrument: Instrument) -> dict[str, Any]:

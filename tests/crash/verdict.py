@@ -117,13 +117,13 @@ def judge_exits(database: Database, gateway: Gateway, order_ref: str) -> tuple[s
         return DUPLICATE, facts
     held = _filled(at_broker) - sum((_filled(orders) for orders in exits.values()), Decimal(0))
     works = {row: _working(orders) for row, orders in exits.items()}
-    for row, quantity in works.items():
-        if row.state is not IntentState.WORKING if quantity else row.state not in TERMINAL:
-            return LOST, facts
     stops = [quantity for row, quantity in works.items() if quantity and is_stop(row.leg)]
     others = [quantity for row, quantity in works.items() if quantity and not is_stop(row.leg)]
     if stops != ([held] if held else []) or any(quantity > held for quantity in others):
         return BARE, facts
+    for row, quantity in works.items():
+        if row.state is not IntentState.WORKING if quantity else row.state not in TERMINAL:
+            return LOST, facts
     return None, facts
 
 
