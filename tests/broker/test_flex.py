@@ -119,7 +119,7 @@ def test_one_execution_twice_is_one_and_otherwise_a_fault(tmp_path: Path) -> Non
 
 
 def test_what_ibkr_took_back_is_marked(tmp_path: Path) -> None:
-    for cancelled in (trade(buySell="BUY (Ca.)"), trade(transactionType="TradeCancel")):
+    for cancelled in (trade(buySell="BUY (Ca.)"), trade(transactionType="TradeCancel"), trade(notes="P;Ca")):
         (one,) = read(tmp_path, text(cancelled)).trades
         assert one.cancelled
 
@@ -134,6 +134,20 @@ def test_a_trade_and_its_cancellation_are_both_there_the_latter_with_the_other_s
     found = read(tmp_path, text(trade(), taken_back)).trades
     assert [one.cancelled for one in found] == [False, True]
     assert {one.execution.quantity for one in found} == {Decimal(10)}
+
+
+def test_what_is_booked_anew_behind_a_cancellation_may_have_the_same_id(tmp_path: Path) -> None:
+    row = {"buySell": "BUY (Ca.)", "transactionType": "TradeCancel", "quantity": "-10", "ibExecID": "", "notes": "Ca"}
+    taken_back = trade(**row, ibCommission="1.0035")
+    anew = trade(ibCommission="0")
+    found = read(tmp_path, text(trade(), taken_back, anew)).trades
+    assert [(one.cancelled, one.execution.commission) for one in found] == [
+        (False, Decimal("1.0035")),
+        (True, Decimal("-1.0035")),  # given back
+        (False, Decimal(0)),
+    ]
+    of_another_order = taken_back.replace("1376327563", "77")
+    assert "is on line 6 too, otherwise" in fault(tmp_path, text(trade(), of_another_order, anew))
 
 
 def test_what_ibkr_books_without_an_order_is_named_and_skipped(tmp_path: Path) -> None:

@@ -8,16 +8,20 @@ the broker leads to which state. What the real broker seam does against the real
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import select
 
 from airflow_ibkr_plugin import settings
+from airflow_ibkr_plugin.broker.flex import Statement, read_statement
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout
@@ -319,3 +323,70 @@ def spec(gateway: Any) -> GatewaySpec:
     return GatewaySpec(
         conn_id="ibkr_default", host="127.0.0.1", port=gateway.port, client_ids=range(10, 20), account="DU1234567"
     )
+
+
+class FlexRows:
+    """Rows of a Flex statement in the form of real ones.
+
+    A cancellation has side, quantity, price and time of its trade, no execId and no reference, the commission that is
+    given back, and the code Ca.
+    """
+
+    @staticmethod
+    def trade(fill: Execution, **changes: str) -> str:
+        fields = {
+            "accountId": fill.account,
+            "currency": "USD",
+            "assetCategory": "STK",
+            "symbol": fill.symbol,
+            "conid": str(fill.con_id),
+            "dateTime": f"{fill.time.astimezone(ZoneInfo('America/New_York')):%Y%m%d;%H%M%S}",
+            "transactionType": "ExchTrade",
+            "quantity": f"{fill.side.sign * fill.quantity:f}",
+            "tradePrice": f"{fill.price:f}",
+            "ibCommission": f"{-(fill.commission or Decimal(0)):f}",
+            "ibCommissionCurrency": "USD",
+            "openCloseIndicator": "O",
+            "notes": "P",
+            "fifoPnlRealized": "0",
+            "buySell": str(fill.side),
+            "ibOrderID": str(fill.perm_id),
+            "ibExecID": fill.exec_id,
+            "orderReference": fill.order_ref,
+            "levelOfDetail": "EXECUTION",
+        } | changes
+        return "<Trade " + " ".join(f"{name}={quoteattr(value)}" for name, value in fields.items()) + " />"
+
+    @classmethod
+    def cancel(cls, fill: Execution, given_back: Decimal = Decimal(0), **changes: str) -> str:
+        taken = {
+            "transactionType": "TradeCancel",
+            "exchange": "--",
+            "quantity": f"{-fill.side.sign * fill.quantity:f}",
+            "ibCommission": f"{given_back:f}",
+            "openCloseIndicator": "",
+            "notes": "Ca",
+            "buySell": f"{fill.side} (Ca.)",
+            "ibExecID": "",
+            "orderReference": "",
+        }
+        return cls.trade(fill, **taken | changes)
+
+    @staticmethod
+    def read(path: Path, rows: Sequence[str], days: int = 0) -> Statement:
+        """The statement of so many days from 2 March 2026 on."""
+        first = date(2026, 3, 2)
+        last = first + timedelta(days=days)
+        path.write_text(
+            f'<FlexQueryResponse type="AF"><FlexStatements>\n<FlexStatement accountId="{ACCOUNT}"'
+            f' fromDate="{first:%Y%m%d}" toDate="{last:%Y%m%d}"'
+            f' whenGenerated="{last + timedelta(days=1):%Y%m%d};040000">\n<Trades>\n'
+            + "\n".join(rows)
+            + "\n</Trades></FlexStatement></FlexStatements></FlexQueryResponse>"
+        )
+        return read_statement(path)
+
+
+@pytest.fixture
+def flex() -> type[FlexRows]:
+    return FlexRows
