@@ -6,6 +6,7 @@ so, and as refused only when the broker, asked afresh after an error, does not h
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, GatewayUnavai
 from airflow_ibkr_plugin.trading.instruments import Instrument
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, OrderTicket
 
+_WITHOUT_REASON = re.compile(r"reason:?[\s.]*$")
 _CANCELLED = 202  # "order cancelled": the end of an order that was taken, such as an IOC order that met nobody
 # An error that is in no table may come ahead of the acknowledgement of the very order it names.
 _LATE_ACKNOWLEDGEMENT_SECONDS = 1.0
@@ -167,17 +169,24 @@ async def _follow(gateway: Gateway, order: BrokerOrder, seconds: float) -> tuple
 def _known(
     gateway: Gateway, matches: Callable[[BrokerOrder | Execution], bool], errors: list[BrokerError]
 ) -> BrokerTruth:
-    """What messages have said since the session was opened; a dead order with the error that came with it."""
+    """What messages have said since the session was opened; a dead order with the error that says why."""
     truth = select(gateway.journal.orders.values(), gateway.journal.executions.values(), matches)
-    if not errors:
+    said = why(errors)
+    if not said:
         return truth
     return replace(
         truth,
         orders=tuple(
-            replace(order, reason=order.reason or str(errors[0])) if order.status in DEAD_STATUSES else order
+            replace(order, reason=order.reason or said) if order.status in DEAD_STATUSES else order
             for order in truth.orders
         ),
     )
+
+
+def why(errors: Sequence[BrokerError]) -> str:
+    """What the first of them says that says anything: "Order Canceled - reason:" without a reason does not. Pure."""
+    telling = (error for error in errors if error.code != _CANCELLED or not _WITHOUT_REASON.search(error.message))
+    return next(map(str, telling), "")
 
 
 def by_ref(order_ref: str) -> Callable[[BrokerOrder | Execution], bool]:

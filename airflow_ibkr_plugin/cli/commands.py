@@ -63,14 +63,11 @@ def validate(args: argparse.Namespace) -> None:
     """Check workflow files."""
     from airflow_ibkr_plugin.registry import get_registry
     from airflow_ibkr_plugin.workflows.checks import Checker
-    from airflow_ibkr_plugin.workflows.loader import load_file, load_folder, refuse_clashes
+    from airflow_ibkr_plugin.workflows.loader import load_file, refuse_clashes, workflow_files
 
     checker = Checker(get_registry())
-    loaded = refuse_clashes(
-        item
-        for path in map(Path, args.paths)
-        for item in (load_folder(path, checker) if path.is_dir() else load_file(path, checker))
-    )
+    files = [file for path in map(Path, args.paths) for file in (workflow_files(path) if path.is_dir() else [path])]
+    loaded = refuse_clashes(item for file in dict.fromkeys(files) for item in load_file(file, checker))
     faults = [error.message for item in loaded if (error := item.error)]
     if faults:
         sys.exit("\n".join(faults))

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 import uuid
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from airflow_ibkr_plugin.errors import IBKRPluginError
+from airflow_ibkr_plugin.errors import ConfigError, IBKRPluginError
 
 if TYPE_CHECKING:
     from airflow_ibkr_plugin.store.database import Database
@@ -50,6 +52,7 @@ def _run(args: argparse.Namespace, state: TradingState) -> None:
     command_id = (args.command_id or uuid.uuid4().hex[:12]) if cancels else ""
     try:
         database = open_database()
+        _check_known(database, args.strategy)
         _set(database, args, state, command_id)
     except IBKRPluginError as error:
         sys.exit(str(error))
@@ -74,7 +77,6 @@ def _set(database: Database, args: argparse.Namespace, state: TradingState, comm
     )
     with database.read() as session:
         row, effective = TradingStates(session).get(args.strategy), TradingStates(session).effective(args.strategy)
-        known = TradingStates(session).knows(args.strategy)
     name = scope_name(args.strategy)
     if change is not None:
         print(f"{name}: {change.old_state.upper()} -> {change.new_state.upper()}, by {by}", flush=True)
@@ -83,5 +85,41 @@ def _set(database: Database, args: argparse.Namespace, state: TradingState, comm
         print(f"{name}: {state.upper()} already{since}", flush=True)
     if effective.state is not state:
         print(f"It stays {effective}")
-    if not known:
-        print(f"Warning: no run and no order of {name} is on record. Check its name.", file=sys.stderr)
+
+
+def _check_known(database: Database, strategy: str) -> None:
+    """A halt of a name that nothing has would halt nothing, and be believed.
+
+    The trading database is asked first: a strategy whose workflow file is broken, or away, must be halted too.
+
+    :raises ConfigError: nothing has that name.
+    """
+    from airflow_ibkr_plugin import settings
+    from airflow_ibkr_plugin.registry import get_registry
+    from airflow_ibkr_plugin.store.positions import Positions
+    from airflow_ibkr_plugin.store.trading_states import TradingStates
+    from airflow_ibkr_plugin.workflows.checks import Checker
+    from airflow_ibkr_plugin.workflows.loader import load_folder
+
+    with database.read() as session:
+        states = TradingStates(session)
+        if states.knows(strategy) or states.get(strategy) is not None or Positions(session).list(strategy=strategy):
+            return
+    folder = settings.load().workflows_folder
+    try:
+        named = {loaded.strategy for loaded in load_folder(folder, Checker(get_registry()))}
+    except ConfigError as error:
+        named, where = set[str](), f"and {error}"
+    else:
+        where = f"and no workflow in {folder}"
+    if strategy not in named:
+        raise ConfigError(
+            f"There is no strategy {strategy!r}: no order, run, position or trading state in the trading database,"
+            f" {where.rstrip('.')}. Nothing was changed.",
+            remedy=f"Check its name{_near(strategy, named)}. Without --strategy the command is for the installation.",
+        )
+
+
+def _near(strategy: str, named: Collection[str]) -> str:
+    near = get_close_matches(strategy, sorted(filter(None, named)), n=3)
+    return f": is it {' or '.join(near)}?" if near else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -111,11 +111,11 @@ def _print(rows: list[dict[str, Any]], output: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Decimals without an exponent, times in UTC to the second."""
+    """Decimals without an exponent, times in UTC to the second, with their zone: ISO 8601."""
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if isinstance(value, Decimal):
         return f"{value.normalize():f}"
-    return value.strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else value
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}" if isinstance(value, datetime) else value

@@ -55,7 +55,7 @@ def book(job: Job, truth: BrokerTruth) -> OrderIntent:
             return row
         state, reason = implied
         if row.state is IntentState.CANCELLING and state is IntentState.CANCELLED:
-            reason = f"{row.reason}: {reason}"  # why we cancelled it, and what the broker says
+            reason = f"cancelled by us, {row.reason}: {reason}"  # and what the broker says
         perm_id = truth.orders[-1].perm_id if truth.orders else truth.executions[-1].perm_id
         return Intents(transaction).transition(row, state, at=at, reason=reason, perm_id=perm_id)
 

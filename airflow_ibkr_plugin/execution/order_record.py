@@ -99,7 +99,7 @@ def order_line(transaction: Session, row: OrderIntent) -> dict[str, Any]:
     fills = Executions(transaction).for_intent(row.id)
     line = _pick(row, ("created_at", "strategy", "run_id", "symbol", "leg", "side", "quantity"))
     line["filled"] = sum((fill.quantity for fill in fills), Decimal(0))
-    return line | _pick(row, ("state", "reason", "order_ref"))
+    return line | _pick(row, ("order_type", "limit_price", "stop_price", "tif", "state", "reason", "order_ref"))
 
 
 def order_record(transaction: Session, row: OrderIntent) -> dict[str, Any]:

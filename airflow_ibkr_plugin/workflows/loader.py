@@ -55,14 +55,21 @@ def load_folder(folder: Path, checker: Checker, overrides: Mapping[str, Override
 
     :raises ConfigError: the folder cannot be listed.
     """
+    return refuse_clashes(loaded for file in workflow_files(folder) for loaded in load_file(file, checker, overrides))
+
+
+def workflow_files(folder: Path) -> list[Path]:
+    """The YAML files of a folder (not of folders in it), sorted.
+
+    :raises ConfigError: the folder cannot be listed.
+    """
     try:
-        files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file())
+        return sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file())
     except OSError as error:
         raise ConfigError(
             f"the workflows folder {folder} cannot be read: {error.strerror or error}.",
             remedy="Make it, or set [ibkr] workflows_folder to the folder with the workflow files.",
         ) from error
-    return refuse_clashes(loaded for file in files for loaded in load_file(file, checker, overrides))
 
 
 def load_file(file: Path, checker: Checker, overrides: Mapping[str, Override] | None = None) -> list[Loaded]:

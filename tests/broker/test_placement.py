@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from airflow_ibkr_plugin.broker.codes import error_for
-from airflow_ibkr_plugin.broker.placement import what_became_of
+from airflow_ibkr_plugin.broker.placement import what_became_of, why
 from airflow_ibkr_plugin.broker.truth import BrokerTruth
 from airflow_ibkr_plugin.errors import BrokerError, BrokerTimeout, OrderIdInUse, OrderRejected
 from airflow_ibkr_plugin.trading.orders import BrokerOrder, Execution, Side
@@ -143,3 +143,21 @@ def test_an_end_is_complete_with_all_executions_and_commissions() -> None:
 def test_of_two_orders_the_one_that_may_still_fill_counts() -> None:
     waiting = order("Inactive")
     assert what_became_of(truth(waiting, order("Cancelled")), [], order_ref="aip-1") == waiting
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ([], ""),
+        ([(202, "Order Canceled - reason:")], ""),
+        (
+            [(202, "Order Canceled - reason:The exchange is closed.")],
+            "202: Order Canceled - reason:The exchange is closed",
+        ),
+        ([(202, "Order Canceled - reason:"), (201, "Order rejected - reason:")], "201: Order rejected"),
+    ],
+)
+def test_a_cancel_without_a_reason_says_nothing(said: list[tuple[int, str]], told: str) -> None:
+    found = why([error_for(code, text) for code, text in said])
+    assert told in found
+    assert bool(found) is bool(told)

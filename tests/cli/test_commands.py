@@ -40,6 +40,17 @@ def test_every_fault_is_named_with_its_place(tmp_path: Path) -> None:
     assert f"{file}:6:" in done.stderr
 
 
+def test_a_name_that_two_files_have_is_told_once_for_each(tmp_path: Path) -> None:
+    sound = (EXAMPLES / "momentum_replay.yaml").read_text()
+    files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for file in files:
+        file.write_text(sound)
+    for paths in ([tmp_path], files, [tmp_path, *files]):
+        with pytest.raises(SystemExit) as refused:
+            commands.validate(Namespace(paths=list(map(str, paths))))
+        assert str(refused.value).count("is in ") == 2, refused.value
+
+
 def test_packages_and_what_they_offer_are_listed() -> None:
     done = airflow("packages")
     assert done.returncode == 0, done.stderr

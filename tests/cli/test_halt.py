@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from airflow_ibkr_plugin.broker.connect import leased_session
 from airflow_ibkr_plugin.broker.spec import GatewaySpec
@@ -23,6 +24,7 @@ from airflow_ibkr_plugin.execution.place import execute
 from airflow_ibkr_plugin.execution.request import OrderRequest
 from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
+from airflow_ibkr_plugin.store.models.trading_state import TradingStateChange, TradingStateRow
 from airflow_ibkr_plugin.store.positions import Positions
 from airflow_ibkr_plugin.store.trading_states import TradingStates
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
@@ -39,6 +41,16 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with start_simulator(seed=7, clock=clock, account=ACCOUNT) as simulator:
         monkeypatch.setenv("AIRFLOW_CONN_IBKR_DEFAULT", f"ibkr://127.0.0.1:{simulator.port}")
         yield simulator
+
+
+@pytest.fixture
+def workflows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one workflow, `demo`, that has never run."""
+    folder = tmp_path / "workflows"
+    folder.mkdir()
+    (folder / "demo.yaml").write_text("id: demo\nsymbols: [SPY]\ntasks: {}\n")
+    monkeypatch.setenv("AIRFLOW__IBKR__WORKFLOWS_FOLDER", str(folder))
+    return folder
 
 
 class Crash(BaseException):
@@ -143,6 +155,7 @@ def test_it_waits_for_what_may_be_on_its_way_and_no_longer_than_its_patience(
     assert run(commands.halt, cancel_working=True, command_id="c1") == 0
 
 
+@pytest.mark.usefixtures("workflows")
 def test_reduce_and_resume(trading_database: Database, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(commands.halt) == 0
     assert run(commands.resume, reason="") == 1
@@ -152,7 +165,6 @@ def test_reduce_and_resume(trading_database: Database, capsys: pytest.CaptureFix
     said = capsys.readouterr()
     assert "strategy demo: ACTIVE -> REDUCING" in said.out
     assert "It stays HALTED for the installation: drill" in said.out
-    assert "no run and no order of strategy demo is on record" in said.err
     assert run(commands.resume, reason="over") == 0
     assert state(trading_database) is TradingState.REDUCING
     assert run(commands.resume, strategy="demo", reason="over") == 0
@@ -167,6 +179,43 @@ def test_reduce_and_resume(trading_database: Database, capsys: pytest.CaptureFix
     assert all("@" in change.changed_by for change in changes)
 
 
+@pytest.mark.parametrize("command", [commands.halt, commands.reduce, commands.resume])
+def test_a_strategy_that_nothing_knows_is_refused(
+    command: Any, trading_database: Database, workflows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A halt that halts nothing would be believed."""
+    assert run(command, strategy="dem", cancel_working=True) == 1
+    with trading_database.read() as session:
+        assert TradingStates(session).get("dem") is None
+    with pytest.raises(SystemExit) as refused:
+        command(Namespace(strategy="dem", reason="drill", cancel_working=False, flatten=False, command_id=""))
+    assert "There is no strategy 'dem': no order, run, position or trading state in the trading database, and no " in (
+        said := str(refused.value)
+    )
+    assert f"workflow in {workflows}. Nothing was changed. Check its name: is it demo?" in said
+    assert capsys.readouterr().out == ""
+
+
+def test_a_strategy_is_known_by_its_orders_and_by_its_state_though_its_file_is_broken_or_away(
+    gateway: Any, trading_database: Database, workflows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(commands.halt, strategy="demo") == 0  # by its file, before its first run
+    (workflows / "demo.yaml").write_text("id: [")
+    assert run(commands.resume, strategy="demo") == 0  # by its state
+    trade(gateway, trading_database, "1")
+    with trading_database.write() as session:
+        session.execute(delete(TradingStateChange))
+        session.execute(delete(TradingStateRow))
+    (workflows / "demo.yaml").unlink()
+    workflows.rmdir()
+    assert run(commands.halt, strategy="demo") == 0  # by its order
+    assert state(trading_database) is TradingState.HALTED
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match=r"the workflows folder .* cannot be read"):
+        commands.halt(Namespace(strategy="dem", reason="", cancel_working=False, flatten=False, command_id=""))
+
+
+@pytest.mark.usefixtures("workflows")
 def test_what_cannot_be_done_changes_nothing_and_ends_with_1(
     trading_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from airflow_ibkr_plugin.trading.risk_rules import rules
 
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
 ACCOUNT = "DU1234567"
+DAY = timedelta(days=1)
 RULES = {rule.name: rule for rule in rules()}
 
 
@@ -90,6 +91,15 @@ def test_they_are_listed_the_newest_first_and_by_what_is_asked_for(
         listed[1] | {"order_ref": second, "side": "BUY", "quantity": "10", "filled": "10", "state": "filled"},
         listed[2] | {"order_ref": first, "symbol": "SPY", "strategy": "demo", "leg": "entry"},
     ]
+    assert {name: listed[0][name] for name in ("order_type", "limit_price", "stop_price", "tif")} == {
+        "order_type": "MKT",
+        "limit_price": None,
+        "stop_price": None,
+        "tif": "DAY",
+    }
+    asked_at = datetime.now(UTC)
+    assert all(timedelta(0) <= asked_at - datetime.fromisoformat(line["created_at"]) < DAY for line in listed)
+    assert all(line["created_at"].endswith("Z") for line in listed)
     for given, runs in (
         ({"open": True}, ["3"]),
         ({"ambiguous": True}, ["3"]),

@@ -132,8 +132,7 @@ def test_changed_back_it_is_as_it_was_sent(spec: GatewaySpec, database: Database
 def test_cancelled_for_its_time_it_says_so(database: Database, attempt: Any) -> None:
     done = attempt(leave=False)
     assert done.state is IntentState.CANCELLED
-    assert done.reason.startswith("not filled within 0.2 s: ")
-    assert "filled 0 of 10" in done.reason
+    assert done.reason == "cancelled by us, not filled within 0.2 s: Cancelled; filled 0 of 10"
 
 
 def test_a_second_perm_id_is_noted(gateway: Any, spec: GatewaySpec, database: Database, attempt: Any) -> None:
