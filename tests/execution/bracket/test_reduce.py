@@ -19,14 +19,16 @@ from airflow_ibkr_plugin.execution.reduce import Closing, Reduction, close_posit
 from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.brackets import CLOSE_LEG
 from airflow_ibkr_plugin.trading.instruments import Instrument
-from airflow_ibkr_plugin.trading.orders import BracketState, IntentState
+from airflow_ibkr_plugin.trading.orders import BracketState, IntentState, OrderTicket, Side
 from airflow_ibkr_plugin.trading.trading_state import TradingState
 
 KO = Instrument(symbol="KO", con_id=8894, min_tick=Decimal("0.01"))
 
 
-def close(floor: Any, session: BrokerSession, run_id: str = "close-1", **reduction: Any) -> OrderOutcome | None:
-    request = floor.request(session, run_id)
+def close(
+    floor: Any, session: BrokerSession, run_id: str = "close-1", strategy: str = "demo", **reduction: Any
+) -> OrderOutcome | None:
+    request = floor.request(session, run_id, strategy=strategy)
     closing = Closing(
         key=replace(request.key, leg=CLOSE_LEG),
         strategy=request.strategy,
@@ -44,6 +46,33 @@ def test_a_strategy_that_holds_nothing_closes_nothing(floor: Any) -> None:
     with floor.session() as session:
         assert close(floor, session) is None
     assert floor.orders() == []
+
+
+def test_what_another_strategy_holds_is_not_closed_and_keeps_its_exits(floor: Any) -> None:
+    floor.bracket()
+    with floor.session() as session:
+        assert close(floor, session, strategy="other") is None
+    assert floor.held() == 10
+    assert floor.working() == {"target": ("10", "LMT"), "stop": ("10", "STP")}
+
+
+@pytest.mark.parametrize("allow_short", [False, True])
+def test_a_sell_gets_what_the_exits_leave_unless_it_may_go_short(floor: Any, allow_short: bool) -> None:
+    floor.bracket()
+    with floor.session() as session:
+        ticket = OrderTicket(side=Side.SELL, quantity=Decimal(10))
+        request = replace(floor.request(session, "sell"), ticket=ticket, allow_short=allow_short)
+        outcome = floor.execute(session, request)
+    if allow_short:
+        assert (outcome.state, floor.held()) == (IntentState.FILLED, 0)
+    else:
+        assert outcome.state is IntentState.DENIED
+        assert outcome.reason.startswith("short_selling: ")
+        assert floor.held() == 10
+    exits = {"target": ("10", "LMT"), "stop": ("10", "STP")}
+    assert floor.working() == exits
+    floor.bracket()  # as the service does
+    assert floor.working() == ({} if allow_short else exits)
 
 
 def test_closing_cancels_the_exits_first_and_ends_the_bracket(floor: Any) -> None:
