@@ -69,17 +69,19 @@ class _Settling:
         self._booked = booked
         self._rows = rows
         self._known = {exec_id: one.fill for exec_id, one in booked.items()}
-        self._told: dict[str, int] = {}  # the rows that told of them last
         self._open: dict[str, tuple[str, Decimal | None]] = {}  # by fill: what is taken back, and commission left of it
         self._found = Settled()
 
     def run(self) -> Settled:
         for number, row in enumerate(self._rows):
-            (self._cancel if row.cancels else self._state)(number, row.fill)
+            if row.cancels:
+                self._cancel(number, row.fill)
+            else:
+                self._state(row.fill)
         self._found.taken_back.update(self._open.values())
         return self._found
 
-    def _state(self, number: int, fill: Execution) -> None:
+    def _state(self, fill: Execution) -> None:
         before = self._open.pop(fill_of(fill.exec_id)[0], None)
         paid = fill.commission
         if before is not None:
@@ -88,7 +90,6 @@ class _Settling:
         elif any(self._rows[one].fill.time == fill.time for one in self._found.unmatched):
             paid = None  # it may be what was booked anew, and then this is not all of its commission
         self._known[fill.exec_id] = self._found.stated[fill.exec_id] = replace(fill, commission=paid)
-        self._told[fill.exec_id] = number
 
     def _cancel(self, number: int, row: Execution) -> None:
         target = self._target(number, row)
@@ -104,8 +105,8 @@ class _Settling:
     def _target(self, number: int, row: Execution) -> str | None:
         """The trade that a row takes back, of those that it may be.
 
-        Of several alike the one that is booked anew behind it, else the one whose commission it gives back, else the
-        last one told of; and one that is taken back already before one that is not, so that a second import agrees.
+        Of several alike the one that is booked anew behind it, else the one whose commission it gives back, else one
+        that is taken back already, so that a second import agrees.
         """
         gone = {target for target, _ in self._open.values()}
         if row.exec_id:
@@ -123,7 +124,6 @@ class _Settling:
             return (
                 role,
                 not row.commission or paid is None or paid + row.commission != 0,
-                -self._told.get(exec_id, -1),
                 booked is None or not booked.taken_back,
                 -version,
                 exec_id,

@@ -150,16 +150,35 @@ def test_a_trade_that_is_booked_anew_stays_and_is_paid_once(
     assert alerts(desk.database) == []
 
 
-def test_a_correction_adds_to_what_was_paid_for_the_trade_before(desk: Any, importing: Import, flex: Any) -> None:
+@pytest.mark.parametrize("quantity", [4, 10])
+def test_a_correction_adds_to_what_was_paid_for_the_trade_before(
+    desk: Any, importing: Import, flex: Any, quantity: int
+) -> None:
     desk.place()
     (fill,) = stored(desk.database)
-    corrected = replace(fill, exec_id=fill.exec_id[:-3] + ".02", quantity=Decimal(4), commission=Decimal("-0.40"))
+    changed = {"quantity": Decimal(quantity), "commission": Decimal("-0.40")}
+    corrected = replace(fill, exec_id=fill.exec_id[:-3] + ".02", **changed)
     for _ in range(2):
         found = importing(flex.cancel(fill), flex.trade(corrected))
-        assert books(desk.database)[1] == {"demo": (4, Decimal("0.60"))}
+        assert books(desk.database)[1] == {"demo": (quantity, Decimal("0.60"))}
         assert found.differing == []
     importing(flex.cancel(corrected, Decimal("0.60")), days=1)
     assert books(desk.database) == ({"demo": (0, 0, 0)}, {"demo": (0, 0)})
+
+
+def test_what_was_paid_is_not_known_until_the_trade_before_is(desk: Any, importing: Import, flex: Any) -> None:
+    desk.place()
+    (fill,) = stored(desk.database)
+    with desk.database.write() as session:
+        session.query(PositionRow).delete()
+        session.query(ExecutionRow).delete()
+    corrected = replace(fill, exec_id=fill.exec_id[:-3] + ".02", quantity=Decimal(4), commission=Decimal("-0.40"))
+    later = [flex.cancel(fill), flex.trade(corrected)]
+    assert len(importing(*later, days=1).unmatched) == 1
+    assert [one.commission for one in stored(desk.database)] == [None]
+    importing(flex.trade(fill))
+    importing(*later, days=1)
+    assert books(desk.database)[1] == {"demo": (4, Decimal("0.60"))}
 
 
 def test_of_trades_alike_one_is_taken_back_for_each_row(desk: Any, importing: Import, flex: Any) -> None:
@@ -169,10 +188,32 @@ def test_of_trades_alike_one_is_taken_back_for_each_row(desk: Any, importing: Im
     for _ in range(2):
         importing(flex.cancel(one, Decimal(1)))
         assert desk.position("demo") == 5
+    importing(flex.trade(one), flex.trade(two), flex.cancel(one, Decimal(1)))
+    assert desk.position("demo") == 5
     for _ in range(2):
         importing(flex.cancel(one, Decimal(1)), flex.cancel(two, Decimal(1)))
         assert desk.position("demo") == 0
     assert len(alerts(desk.database)) == 2
+
+
+def test_of_trades_alike_the_one_that_was_taken_back_stays_so(desk: Any, importing: Import, flex: Any) -> None:
+    desk.broker.fate = halves
+    desk.place()
+    one, two = stored(desk.database)
+    importing(flex.trade(one), flex.trade(two), flex.cancel(one, Decimal(1)))
+    importing(flex.cancel(one, Decimal(1)))  # as a statement of that day alone has it
+    assert desk.position("demo") == 5
+
+
+def test_of_trades_alike_it_is_the_one_that_is_booked_anew(desk: Any, importing: Import, flex: Any) -> None:
+    desk.broker.fate = halves
+    desk.place()
+    before = books(desk.database)
+    one, two = stored(desk.database)
+    anew = flex.trade(replace(one, commission=ZERO))
+    for rows in ([flex.trade(one), flex.trade(two), flex.cancel(one), anew], [flex.cancel(one), anew]):
+        importing(*rows)
+        assert books(desk.database) == before
 
 
 def test_of_trades_alike_it_is_the_one_whose_commission_is_given_back(desk: Any, importing: Import, flex: Any) -> None:
