@@ -18,6 +18,7 @@ from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intent_notes import IntentNotes
 from airflow_ibkr_plugin.store.models.again import NoteKind
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
+from airflow_ibkr_plugin.store.orders import Orders
 from airflow_ibkr_plugin.store.positions import ACCOUNT, Positions
 from airflow_ibkr_plugin.trading.cancellations import Booked, Row, Settled, same_trade, settle
 from airflow_ibkr_plugin.trading.executions import fill_of
@@ -121,6 +122,7 @@ class _Fills:
         self._found.unmatched += [self._unmatched(self._trades[number]) for number in settled.unmatched]
         if not have:
             return
+        Orders(self._session).keep_up(self._row.id, self._executions.for_intent(self._row.id), self._at)
         held = self._held()
         if self._row.strategy != ACCOUNT:
             Positions(self._session).apply(

@@ -27,7 +27,7 @@ from airflow_ibkr_plugin.simulator.embedded import start_simulator
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
-from airflow_ibkr_plugin.store.models import ExecutionRow, OrderIntent, PositionRow
+from airflow_ibkr_plugin.store.models import ExecutionRow, OrderIntent, OrderRow, PositionRow
 from airflow_ibkr_plugin.store.replay import replay
 from airflow_ibkr_plugin.trading.instruments import InstrumentSpec
 from airflow_ibkr_plugin.trading.orders import Execution, IntentKey, IntentState, OrderTicket, Side, TimeInForce
@@ -133,9 +133,15 @@ def test_a_missing_fill_is_booked_once_with_its_position_and_its_order_ends(desk
     trades = [trade_of(fill) for fill in stored(desk.database)]
     forget(desk.database)
     put(desk, IntentState.WORKING)
+    with desk.database.write() as session:
+        order = session.query(OrderRow).one()
+        order.status, order.filled, order.remaining = "Submitted", Decimal(0), Decimal(10)
     found = importing(*trades)
     assert len(found.booked) == 1
     assert "BUY 10 SPY at 100" in found.booked[0]
+    with desk.database.read() as session:
+        order = session.query(OrderRow).one()
+    assert (order.status, order.filled, order.remaining) == ("Filled", 10, 0)
     assert books(desk.database) == before
     assert state(desk.database) == [(IntentState.FILLED, "Flex statement flex.xml: filled 10")]
     again = importing(*trades)
