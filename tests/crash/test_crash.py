@@ -75,6 +75,16 @@ def total(output: str) -> dict[str, int]:
     return dict(zip(names[1:], map(int, numbers[1:]), strict=True))
 
 
+@pytest.mark.timeout(600)
+def test_the_same_on_postgresql() -> None:
+    status, output = suite(*ORDERS_ALONE, "--cases", "6", "--seed", "8", "--database", "postgresql")
+    assert status == 0, output
+    counts = total(output)
+    assert counts.pop("cases") == counts.pop("placed") == 6
+    assert counts.pop("killed") > 3
+    assert set(counts.values()) == {0}
+
+
 @pytest.mark.airflow
 @pytest.mark.timeout(600)
 def test_killed_anywhere_and_tried_again_every_order_is_placed_once_and_booked() -> None:
