@@ -118,11 +118,13 @@ class _Fills:
         settled, where = self._settle(list(have.values()))
         for exec_id, fill in settled.stated.items():
             have[exec_id] = self._record(fill, where[exec_id], settled)
-        gone = [have[exec_id] for exec_id in settled.taken_back if self._take_back(have[exec_id], where, settled)]
+        new = [have[exec_id] for exec_id in settled.taken_back if self._take_back(have[exec_id], where, settled)]
+        gone = [one for one in new if one.exec_id in counted]
         self._found.unmatched += [self._unmatched(self._trades[number]) for number in settled.unmatched]
         if not have:
             return
-        Orders(self._session).keep_up(self._row.id, self._executions.for_intent(self._row.id), self._at)
+        fills = self._executions.for_intent(self._row.id)
+        Orders(self._session).keep_up(self._row.id, fills, self._at, taken_back=bool(gone))
         held = self._held()
         if self._row.strategy != ACCOUNT:
             Positions(self._session).apply(
@@ -133,8 +135,7 @@ class _Fills:
                 sec_type=self._trades[0].sec_type.value,
             )
         for one in gone:
-            if one.exec_id in counted:
-                self._tell(one, held)
+            self._tell(one, held)
 
     def _settle(self, have: Sequence[ExecutionRow]) -> tuple[Settled, dict[str, str]]:
         """What the rows say, and where in the file each execution stands last."""

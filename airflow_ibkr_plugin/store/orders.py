@@ -54,17 +54,21 @@ class Orders:
         self._session.flush()
         return row
 
-    def keep_up(self, intent_id: int, fills: Sequence[ExecutionRow], at: datetime) -> None:
+    def keep_up(self, intent_id: int, fills: Sequence[ExecutionRow], at: datetime, *, taken_back: bool = False) -> None:
         """Bring an intent's one order up to what its fills add up to: its own reports may come late, or never.
 
         :param fills: all that are booked of the intent and in force.
+        :param taken_back: they are fewer than they were, since IBKR took some back: bring it down to them too.
         """
         rows, filled = self.for_intent(intent_id), sum((fill.quantity for fill in fills), Decimal(0))
-        if len(rows) != 1 or filled <= rows[0].filled:  # of several, nobody can say whose fills they are
+        if len(rows) != 1:  # of several, nobody can say whose fills they are
             return
         row = rows[0]
+        if filled <= row.filled and not taken_back:
+            return
         row.filled, row.remaining = filled, max(row.quantity - filled, Decimal(0))
-        row.average_price = sum((fill.price * fill.quantity for fill in fills), Decimal(0)) / filled
+        paid = sum((fill.price * fill.quantity for fill in fills), Decimal(0))
+        row.average_price = paid / filled if filled else None
         if not row.remaining:
             row.status = "Filled"
         row.updated_at = at

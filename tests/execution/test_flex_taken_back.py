@@ -19,7 +19,7 @@ from airflow_ibkr_plugin.store.alerts import Alerts
 from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intent_notes import IntentNotes
-from airflow_ibkr_plugin.store.models import ExecutionRow, OrderIntent, PositionRow
+from airflow_ibkr_plugin.store.models import ExecutionRow, OrderIntent, OrderRow, PositionRow
 from airflow_ibkr_plugin.store.replay import replay
 from airflow_ibkr_plugin.trading.orders import Execution, IntentState, Side
 from airflow_ibkr_plugin.trading.reconcile import Result
@@ -92,6 +92,9 @@ def test_a_trade_that_was_taken_back_is_as_if_it_had_not_been(
         (intent,) = session.query(OrderIntent)
         assert replay(session).commissions == {}
         notes = [note.text for note in IntentNotes(session).for_intent(intent.id)]
+        if seen_before:
+            order = session.query(OrderRow).one()
+            assert (order.filled, order.remaining, order.average_price) == (0, 10, None)
     outcome = outcome_of(desk.database, intent.id)
     assert (outcome.state, outcome.filled) == (IntentState.FILLED, 0)
     if seen_before:
