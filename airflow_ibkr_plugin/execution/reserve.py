@@ -19,7 +19,7 @@ from airflow_ibkr_plugin.store.risk_decisions import RiskDecisions
 from airflow_ibkr_plugin.store.sources import gateway_kind
 from airflow_ibkr_plugin.store.units import Units
 from airflow_ibkr_plugin.trading.broker_day import broker_day
-from airflow_ibkr_plugin.trading.orders import IntentState
+from airflow_ibkr_plugin.trading.orders import TERMINAL, IntentState
 from airflow_ibkr_plugin.trading.risk import RiskContext, RiskResult, RiskRule, evaluate
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _REFUSED = {
 
 
 def reserve(job: Job, market: Market | None = None) -> OrderIntent:
-    """Check risk and reserve the exposure; store every decision. Returns the intent, reserved or refused.
+    """Check risk and reserve the exposure; store every decision. Returns the intent, reserved, refused, or over.
 
     An intent that is reserved already, or that was sent and never reached the broker, is checked again at today's
     prices: a reservation is no licence to send later.
@@ -53,6 +53,8 @@ def reserve(job: Job, market: Market | None = None) -> OrderIntent:
         with job.database.write(serialize=account_lock) as transaction:
             job.lease.renew(transaction)
             row = load_row(transaction, job.intent_id)
+            if row.state in TERMINAL:
+                return row
             Intents(transaction).release_unheld(row.source, row.account, now=datetime.now(UTC))
             asked = asked_rules(transaction, request)
             decided = _decide(transaction, request, row, market, asked, last=attempt == _ATTEMPTS)

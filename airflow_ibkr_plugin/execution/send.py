@@ -36,8 +36,6 @@ def reserve_and_send(job: Job, market: Market | None) -> BrokerOrder | None:
     """
     keep_reconciled(job)
     for _ in range(_ATTEMPTS):
-        if job.load().state in TERMINAL:
-            return None
         seen = state_now(job)
         row = reserve(job, market)
         if row.state in TERMINAL:

@@ -42,9 +42,7 @@ class Executions:
         bookings = Bookings(self._session, source, execution.account)
         bookings.hold()
         is_new = insert_if_absent(self._session, ExecutionRow, ("source", "exec_id"), values)
-        row = self._session.get_one(
-            ExecutionRow, (source, execution.exec_id), populate_existing=True, with_for_update=True
-        )
+        row = self._session.scalars(_HELD, {"source": source, "exec_id": execution.exec_id}).one()
         if is_new:
             row.booking = bookings.next()
         if row.commission is None and execution.commission is not None:
@@ -73,8 +71,7 @@ class Executions:
 
     def of_all_versions(self, intent_id: int) -> list[ExecutionRow]:
         """All that was ever booked of an intent, by time: also what counts no more."""
-        query = select(ExecutionRow).where(ExecutionRow.intent_id == intent_id)
-        return list(self._session.scalars(query.order_by(ExecutionRow.time, ExecutionRow.exec_id)))
+        return list(self._session.scalars(_FOR_INTENT, {"intent_id": intent_id}))
 
     def for_run(self, dag_id: str, run_id: str) -> list[ExecutionRow]:
         """The same of a run's intents."""
@@ -84,6 +81,17 @@ class Executions:
 
 
 # Made once, as orders ask.
+_HELD = (
+    select(ExecutionRow)
+    .where(ExecutionRow.source == bindparam("source"), ExecutionRow.exec_id == bindparam("exec_id"))
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
+_FOR_INTENT = (
+    select(ExecutionRow)
+    .where(ExecutionRow.intent_id == bindparam("intent_id"))
+    .order_by(ExecutionRow.time, ExecutionRow.exec_id)
+)
 _RESULTS = (
     select(
         ExecutionRow.exec_id,

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import StoreError
@@ -58,7 +58,7 @@ class Intents:
 
     def by_order_ref(self, order_ref: str) -> OrderIntent | None:
         """The intent that the broker knows by this orderRef."""
-        return self._session.scalar(select(OrderIntent).where(OrderIntent.order_ref == order_ref))
+        return self._session.scalar(_BY_ORDER_REF, {"order_ref": order_ref})
 
     def for_run(self, dag_id: str, run_id: str) -> list[OrderIntent]:
         """The intents of a run, oldest first."""
@@ -109,7 +109,7 @@ class Intents:
         if not changes.keys() <= _CHANGEABLE:
             raise TypeError(f"an intent's {sorted(changes.keys() - _CHANGEABLE)} cannot be set with a transition")
         seen = intent.state
-        row = self._session.get_one(OrderIntent, intent.id, populate_existing=True, with_for_update=True)
+        row = self._session.scalars(_HELD, {"intent_id": intent.id}).one()
         if row.state is not seen:
             raise StoreError(
                 f"Order intent {row.order_ref} is {row.state} by now, not {seen}: another process has moved it.",
@@ -149,8 +149,8 @@ class Intents:
 
         The owner may take its own lease again; so an owner must be one process and attempt, not a host.
         """
-        free = or_(OrderIntent.lease_owner == owner, OrderIntent.lease_owner.is_(None), OrderIntent.lease_until <= now)
-        return self._set_lease(and_(OrderIntent.id == intent_id, free), owner, now + timedelta(seconds=seconds))
+        given = {"intent_id": intent_id, "owner": owner, "now": now, "until": now + timedelta(seconds=seconds)}
+        return changed(self._session, _ACQUIRE, given) == 1
 
     def renew_lease(self, intent_id: int, owner: str, *, now: datetime, seconds: float) -> bool:
         """Hold the lease longer. False if it has run out or is another's: stop working on the intent."""
@@ -159,11 +159,7 @@ class Intents:
 
     def release_lease(self, intent_id: int, owner: str) -> bool:
         """Give the lease back; False if it was not the owner's."""
-        return self._set_lease(and_(OrderIntent.id == intent_id, OrderIntent.lease_owner == owner), None, None)
-
-    def _set_lease(self, condition: Any, owner: str | None, until: datetime | None) -> bool:
-        statement = update(OrderIntent).where(condition).values(lease_owner=owner, lease_until=until)
-        return changed(self._session, statement) == 1
+        return changed(self._session, _RELEASE, {"intent_id": intent_id, "owner": owner}) == 1
 
     def count_on_day(self, strategy: str, broker_day: date, *, excluding: int | None = None) -> int:
         """How many orders of the strategy are reserved, or were sent, on the broker's day, whatever became of them.
@@ -193,6 +189,9 @@ def counted_on_day(*where: ColumnElement[bool]) -> Select[int]:
 
 
 # What every order asks is made once: to make such a statement takes longer than to run it.
+_HELD = select(OrderIntent).where(OrderIntent.id == bindparam("intent_id")).with_for_update()
+_HELD = _HELD.execution_options(populate_existing=True)
+_BY_ORDER_REF = select(OrderIntent).where(OrderIntent.order_ref == bindparam("order_ref"))
 _STRATEGYS_DAY = counted_on_day(OrderIntent.strategy == bindparam("strategy"), OrderIntent.id != bindparam("excluding"))
 _UNHELD = select(OrderIntent.id).where(
     of_kind(OrderIntent.source),
@@ -200,14 +199,16 @@ _UNHELD = select(OrderIntent.id).where(
     OrderIntent.state == IntentState.RESERVED,
     unheld(bindparam("now")),
 )
-_RENEW = (
-    update(OrderIntent)
-    .where(
-        OrderIntent.id == bindparam("intent_id"),
+_LEASE = update(OrderIntent).where(OrderIntent.id == bindparam("intent_id"))
+_LEASE = _LEASE.execution_options(synchronize_session=False)
+_ACQUIRE = _LEASE.where(
+    or_(
         OrderIntent.lease_owner == bindparam("owner"),
-        OrderIntent.lease_until > bindparam("now"),
+        OrderIntent.lease_owner.is_(None),
+        OrderIntent.lease_until <= bindparam("now"),
     )
-    .values(lease_until=bindparam("until"))
-    .execution_options(synchronize_session=False)
-)
+).values(lease_owner=bindparam("owner"), lease_until=bindparam("until"))
+_OWN_LEASE = _LEASE.where(OrderIntent.lease_owner == bindparam("owner"))
+_RENEW = _OWN_LEASE.where(OrderIntent.lease_until > bindparam("now")).values(lease_until=bindparam("until"))
+_RELEASE = _OWN_LEASE.values(lease_owner=None, lease_until=None)
 _ANY_UNHELD = _UNHELD.limit(1)

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent, OrderRow
@@ -81,8 +81,7 @@ class Orders:
 
     def for_intent(self, intent_id: int) -> list[OrderRow]:
         """The orders of an intent, oldest first."""
-        query = select(OrderRow).where(OrderRow.intent_id == intent_id)
-        return list(self._session.scalars(query.order_by(OrderRow.id)))
+        return list(self._session.scalars(_FOR_INTENT, {"intent_id": intent_id}))
 
     def for_run(self, dag_id: str, run_id: str) -> list[OrderRow]:
         """The orders of a run's intents, oldest first."""
@@ -98,18 +97,12 @@ class Orders:
         return select(OrderRow).join(OrderIntent, OrderIntent.id == OrderRow.intent_id)
 
     def _find(self, source: str, order: BrokerOrder) -> OrderRow | None:
-        query = select(OrderRow).where(OrderRow.source == source).with_for_update()
         if order.perm_id:
-            known = self._session.scalar(query.where(OrderRow.perm_id == order.perm_id))
+            known = self._session.scalar(_BY_PERM_ID, {"source": source, "perm_id": order.perm_id})
             if known is not None or not order.order_id:
                 return known
-        return self._session.scalar(
-            query.where(
-                OrderRow.client_id == order.client_id,
-                OrderRow.order_id == order.order_id,
-                OrderRow.order_ref == order.order_ref,
-            )
-        )
+        ids = {"client_id": order.client_id, "order_id": order.order_id, "order_ref": order.order_ref}
+        return self._session.scalar(_BY_IDS, {"source": source, **ids})
 
     def _insert(self, source: str, symbol: str, order: BrokerOrder, intent_id: int | None, at: datetime) -> OrderRow:
         values: dict[str, Any] = {
@@ -144,3 +137,14 @@ class Orders:
         row = OrderRow(**values)
         self._session.add(row)
         return row
+
+
+# Made once, as every order asks.
+_FOR_INTENT = select(OrderRow).where(OrderRow.intent_id == bindparam("intent_id")).order_by(OrderRow.id)
+_OF_SOURCE = select(OrderRow).where(OrderRow.source == bindparam("source")).with_for_update()
+_BY_PERM_ID = _OF_SOURCE.where(OrderRow.perm_id == bindparam("perm_id"))
+_BY_IDS = _OF_SOURCE.where(
+    OrderRow.client_id == bindparam("client_id"),
+    OrderRow.order_id == bindparam("order_id"),
+    OrderRow.order_ref == bindparam("order_ref"),
+)

@@ -77,20 +77,10 @@ class Positions:
         :param currency: the instrument's. A commission in another one is no part of the cost.
         """
         self._session.flush()
-        fills = select(
-            ExecutionRow.time,
-            ExecutionRow.exec_id,
-            ExecutionRow.side,
-            ExecutionRow.quantity,
-            ExecutionRow.price,
-            ExecutionRow.commission,
-            ExecutionRow.commission_currency,
-            ExecutionRow.taken_back_on,
-        ).where(*_at(ExecutionRow, place))
-        splits = select(PositionAdjustment).where(*_at(PositionAdjustment, place))
+        at = dict(zip(_KEYS, place, strict=True))
         events: list[tuple[datetime, int, str, Any]] = [
-            *((fill.time, 1, fill.exec_id, fill) for fill in in_force(self._session.execute(fills))),
-            *((split.at, 0, f"{split.id:020}", split) for split in self._session.scalars(splits)),
+            *((fill.time, 1, fill.exec_id, fill) for fill in in_force(self._session.execute(_FILLS, at))),
+            *((split.at, 0, f"{split.id:020}", split) for split in self._session.scalars(_SPLITS, at)),
         ]
         holding = Holding()
         for _, is_fill, _, event in sorted(events, key=lambda one: one[:3]):
@@ -161,6 +151,18 @@ _OF_STRATEGIES = (
 _OF_STRATEGIES_IN = _OF_STRATEGIES.where(PositionRow.con_id == bindparam("con_id"))
 
 
-def _at(model: type[ExecutionRow] | type[PositionAdjustment], place: Place) -> tuple[ColumnElement[bool], ...]:
-    source, account, strategy, con_id = place
-    return (model.source == source, model.account == account, model.strategy == strategy, model.con_id == con_id)
+def _at(model: type[ExecutionRow] | type[PositionAdjustment]) -> tuple[ColumnElement[bool], ...]:
+    return tuple(getattr(model, name) == bindparam(name) for name in _KEYS)
+
+
+_FILLS = select(
+    ExecutionRow.time,
+    ExecutionRow.exec_id,
+    ExecutionRow.side,
+    ExecutionRow.quantity,
+    ExecutionRow.price,
+    ExecutionRow.commission,
+    ExecutionRow.commission_currency,
+    ExecutionRow.taken_back_on,
+).where(*_at(ExecutionRow))
+_SPLITS = select(PositionAdjustment).where(*_at(PositionAdjustment))

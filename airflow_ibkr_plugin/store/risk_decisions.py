@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.store.models.orders import OrderIntent, RiskDecisionRow
@@ -38,11 +38,16 @@ class RiskDecisions:
 
     def for_intent(self, intent_id: int) -> list[RiskDecisionRow]:
         """The decisions on an intent."""
-        query = select(RiskDecisionRow).where(RiskDecisionRow.intent_id == intent_id)
-        return list(self._session.scalars(query.order_by(RiskDecisionRow.id)))
+        return list(self._session.scalars(_FOR_INTENT, {"intent_id": intent_id}))
 
     def for_run(self, dag_id: str, run_id: str) -> list[RiskDecisionRow]:
         """The decisions on all intents of a run."""
         query = select(RiskDecisionRow).join(OrderIntent, OrderIntent.id == RiskDecisionRow.intent_id)
         query = query.where(OrderIntent.dag_id == dag_id, OrderIntent.run_id == run_id)
         return list(self._session.scalars(query.order_by(RiskDecisionRow.id)))
+
+
+# Made once, as every order asks.
+_FOR_INTENT = (
+    select(RiskDecisionRow).where(RiskDecisionRow.intent_id == bindparam("intent_id")).order_by(RiskDecisionRow.id)
+)

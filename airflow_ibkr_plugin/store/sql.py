@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import CursorResult, Executable, func, select
@@ -15,9 +16,7 @@ from airflow_ibkr_plugin.store.models.base import Base
 
 def insert(session: Session, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
     """INSERT of the session's dialect, which knows ON CONFLICT."""
-    if session.get_bind().dialect.name == "sqlite":
-        return sqlite.insert(model)
-    return postgresql.insert(model)
+    return _insert(session.get_bind().dialect.name, model)
 
 
 def changed(session: Session, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
@@ -33,7 +32,7 @@ def insert_if_absent(session: Session, model: type[Base], keys: Sequence[str], v
     :returns: whether this call inserted it.
     """
     session.flush()
-    return changed(session, insert(session, model).values(**values).on_conflict_do_nothing(index_elements=keys)) == 1
+    return changed(session, _insert_if_absent(session.get_bind().dialect.name, model, tuple(keys)), values) == 1
 
 
 def upsert(session: Session, model: type[Base], keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -41,10 +40,26 @@ def upsert(session: Session, model: type[Base], keys: Sequence[str], rows: Seque
     if not rows:
         return
     session.flush()
-    statement = insert(session, model)
-    update = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    session.execute(statement.on_conflict_do_update(index_elements=keys, set_=update), list(rows))
+    dialect, columns = session.get_bind().dialect.name, tuple(name for name in rows[0] if name not in keys)
+    session.execute(_upsert(dialect, model, tuple(keys), columns), list(rows))
     session.expire_all()
+
+
+# Made once: to make a statement with all columns of a table takes longer than to run it.
+@cache
+def _insert_if_absent(dialect: str, model: type[Base], keys: tuple[str, ...]) -> Executable:
+    return _insert(dialect, model.__table__).on_conflict_do_nothing(index_elements=keys)
+
+
+@cache
+def _upsert(dialect: str, model: type[Base], keys: tuple[str, ...], columns: tuple[str, ...]) -> Executable:
+    statement = _insert(dialect, model.__table__)
+    update = {name: statement.excluded[name] for name in columns}
+    return statement.on_conflict_do_update(index_elements=keys, set_=update)
+
+
+def _insert(dialect: str, into: Any) -> postgresql.Insert | sqlite.Insert:
+    return sqlite.insert(into) if dialect == "sqlite" else postgresql.insert(into)
 
 
 def current_time(session: Session) -> datetime:

@@ -38,6 +38,7 @@ def in_states(states: Collection[IntentState]) -> ColumnElement[bool]:
 
 
 # Made once, as every order asks.
+_PARENT = select(OrderIntent.parent_id).where(OrderIntent.id == bindparam("intent_id"))
 _EXITS = select(OrderIntent).where(OrderIntent.parent_id == bindparam("entry_id")).order_by(OrderIntent.id)
 
 
@@ -57,7 +58,7 @@ class Units:
 
     def head_id(self, intent_id: int) -> int:
         """Id of the intent whose lease counts: an exit's entry, any other's own."""
-        parent = self._session.scalar(select(OrderIntent.parent_id).where(OrderIntent.id == intent_id))
+        parent = self._session.scalar(_PARENT, {"intent_id": intent_id})
         return intent_id if parent is None else parent
 
     def open_entries(self, source: str | None = None, *, now: datetime) -> list[OrderIntent]:
