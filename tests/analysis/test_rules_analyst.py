@@ -146,7 +146,7 @@ def test_a_price_that_is_no_number_is_an_error() -> None:
         ask(bars)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     start=st.floats(0.01, 1e5),
     moves=st.lists(st.floats(-0.4, 0.6), min_size=40, max_size=80),

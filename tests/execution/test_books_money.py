@@ -73,7 +73,7 @@ TRADES = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trades=TRADES)
 def test_the_strategies_books_add_up_to_the_account(
     broker: BrokerSession, database: Database, trades: list[tuple[str, str, int]]

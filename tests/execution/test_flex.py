@@ -354,7 +354,7 @@ def traded(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> I
     database.dispose()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_was_missed_the_statement_brings_the_same_books(
     traded: tuple[Database, list[str]], tmp_path: Path, data: st.DataObject

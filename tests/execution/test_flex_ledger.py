@@ -120,7 +120,7 @@ def ordered(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> 
     database.dispose()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_was_taken_back_the_books_are_what_stands(
     ordered: Database, tmp_path: Path, flex: Any, data: st.DataObject

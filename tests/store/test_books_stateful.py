@@ -221,7 +221,5 @@ def test_books(migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Books, "template", migrated_sqlite, raising=False)
     run_state_machine_as_test(
         Books,
-        settings=settings(
-            max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=15, stateful_step_count=20, suppress_health_check=list(HealthCheck)),
     )

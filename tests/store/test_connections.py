@@ -14,7 +14,7 @@ from airflow_ibkr_plugin.store.order_ids import OrderIds
 _sources = itertools.count(1)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(offers=st.lists(st.integers(1, 60), min_size=1, max_size=15))
 def test_order_ids_only_grow(database: Database, offers: list[int]) -> None:
     source = f"s{next(_sources)}"

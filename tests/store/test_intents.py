@@ -206,7 +206,7 @@ STEPS = st.lists(
 _tasks = itertools.count(1)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_leases_behave_as_the_model(
     database: Database, make_intent: MakeIntent, new_key: Any, now: datetime, steps: list[tuple[str, str, int, int]]

@@ -94,7 +94,7 @@ def test_of_many_that_stand_at_once_one_leads(
 
 
 @pytest.mark.usefixtures("database")
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     moves=st.lists(
         st.tuples(st.sampled_from(["acquire", "renew", "release"]), st.integers(0, 2), st.integers(0, 10)), max_size=12

@@ -75,7 +75,7 @@ _LIMITS = st.sampled_from([None, {"max": 1}, {"max": 2}])
 _STEPS = st.lists(st.tuples(st.integers(0, 3), _LIMITS, st.none() | st.integers(1, 12), st.booleans()), max_size=8)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_STEPS)
 def test_in_force_is_the_newest_change_whose_time_is_not_over(database: Database, now: datetime, steps: Any) -> None:
     made: list[tuple[Any, datetime | None]] = []

@@ -33,7 +33,7 @@ def test_pins(database: Database, now: datetime) -> None:
         assert pins.get("b", spy.key) is None
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batches=st.lists(
         st.dictionaries(st.integers(0, 30), st.tuples(*[FLOATS] * 6, st.integers(0, 2**40)), max_size=10), max_size=4

@@ -21,7 +21,7 @@ from airflow_ibkr_plugin.trading.orders import Execution, Side
 from airflow_ibkr_plugin.trading.portfolio import AccountSnapshot, Position
 
 SOURCE = "simulator:ibkr_default"
-ON_DATABASE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ON_DATABASE = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _numbers = itertools.count(1)
 
 

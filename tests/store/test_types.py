@@ -14,7 +14,7 @@ from airflow_ibkr_plugin.store.database import Database
 from airflow_ibkr_plugin.store.models import AlertRow, PositionRow
 from airflow_ibkr_plugin.store.types import exact
 
-ON_DATABASE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ON_DATABASE = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MONEY = st.decimals(min_value=-(10**17), max_value=10**17, places=10, allow_nan=False, allow_infinity=False)
 
 

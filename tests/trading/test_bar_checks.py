@@ -123,7 +123,7 @@ def cut(sessions: list[Session], size: timedelta) -> list[tuple[Bar, datetime]]:
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     calendar=st.sampled_from(["XNYS", "XTKS"]),
     bar_size=st.sampled_from(["30 mins", "1 hour", "4 hours", "8 hours"]),
@@ -270,7 +270,7 @@ def scaled(bars: list[Bar], factor: float) -> list[Bar]:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     prices=st.lists(st.floats(20, 500), min_size=1, max_size=10),
     factor=st.sampled_from([2.0, 3.0, 4.0, 10.0, 20.0, 1.5, 0.1, 0.5, 1.05]),
@@ -316,7 +316,7 @@ def test_bars_of_another_world_contradict_without_being_a_split() -> None:
     assert contradicts(bars, other)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(missing=st.sets(st.integers(0, 118)), size=st.sampled_from(["1 day", "30 mins"]))
 def test_gaps_are_exactly_what_is_missing(missing: set[int], size: str) -> None:
     bars = daily() if size == "1 day" else half_hours()

@@ -90,7 +90,7 @@ def test_nothing_to_ask_where_nothing_trades() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     bar_size=st.sampled_from([size for size in BAR_SIZES if BAR_SIZES[size] < timedelta(days=1)]),
     hours=st.integers(1, 24 * 40),

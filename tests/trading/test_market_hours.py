@@ -321,7 +321,7 @@ def test_default_calendar(spec: InstrumentSpec, calendar: str) -> None:
     assert default_calendar(spec) == calendar
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     at=moments("1999-01-04", "2026-12-31"),
     calendar=st.sampled_from(["XNYS", "forex", "XTKS", "CMES"]),
@@ -334,7 +334,7 @@ def test_is_open_and_next_open_agree_with_sessions(at: datetime, calendar: str) 
     assert all(first.close <= second.open for first, second in pairwise(around))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(at=moments("2026-11-15", "2026-11-30"))
 def test_ibkr_hours_that_repeat_the_calendar_change_nothing(at: datetime) -> None:
     text = ";".join(

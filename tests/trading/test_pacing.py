@@ -315,7 +315,7 @@ JOBS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(JOBS, max_size=40), min_size=1, max_size=8))
 def test_no_interleaving_breaks_a_rule(workers: list[list[Job]]) -> None:
     world = World()
@@ -324,7 +324,7 @@ def test_no_interleaving_breaks_a_rule(workers: list[list[Job]]) -> None:
     world.run()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(JOBS, max_size=40), min_size=1, max_size=8),
     st.lists(st.tuples(st.floats(0, 1500), st.floats(0.01, 100_000)), min_size=1, max_size=3),
@@ -350,7 +350,7 @@ def test_a_window_that_was_full_when_the_clock_was_set_back_is_free_ten_minutes_
     assert world.waited[-1] == pytest.approx((WINDOW + MARGIN).total_seconds())
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.lists(st.floats(0, 5), min_size=60, max_size=120))
 def test_fifty_open_requests_are_never_passed(takes: list[float]) -> None:
     world = World()
@@ -360,7 +360,7 @@ def test_fifty_open_requests_are_never_passed(takes: list[float]) -> None:
     assert len(world.waited) == len(takes)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32))
 def test_what_is_allowed_is_used_and_nobody_starves(seed: int) -> None:
     """Eight workers that always want more, for an hour."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 INSTRUMENTS = {instrument.con_id: instrument for instrument in synthetic(2026)}
 SUMS = ("CashBalance", "TotalCashBalance", "StockMarketValue", "RealizedPnL", "UnrealizedPnL")
-properties = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+properties = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 orders = st.lists(
     st.tuples(st.sampled_from(sorted(INSTRUMENTS)), st.sampled_from(["BOT", "SLD"]), st.integers(1, 20_000)),
     max_size=12,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .conftest import Account
 
 INSTRUMENTS = {instrument.con_id: instrument for instrument in synthetic(2026)}
-properties = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+properties = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite

@@ -54,7 +54,7 @@ def client(start: Any, raw: Any) -> Any:
     return connected
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(MESSAGES).flatmap(lambda message: st.tuples(st.just(message.number), fields(message))))
 def test_any_fields(client: Any, caplog: pytest.LogCaptureFixture, sent: tuple[int, list[str]]) -> None:
     number, values = sent

@@ -27,7 +27,7 @@ HELLO = b"API\0" + struct.pack(">I", 9) + b"v157..176"
 START = HELLO + frame(["71", "2", "9", ""])
 APPLE = ibi.Stock("AAPL", "SMART", "USD")
 
-fuzzing = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzing = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

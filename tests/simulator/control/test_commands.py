@@ -193,7 +193,7 @@ def test_the_command_ports_are_not_reached_by_other_addresses(start: Any) -> Non
 LONG = [b"[" * 60_000, b'{"cmd": ' * 8_000, b"x" * 200_000]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200) | st.sampled_from(LONG))
 def test_any_line_is_answered_or_ends_its_connection(simulator: SimulatorHandle, line: bytes) -> None:
     with socket.create_connection(("127.0.0.1", simulator.control_port), timeout=10) as stranger:
@@ -212,7 +212,7 @@ json_values = st.recursive(
 FIELDS = sorted({field.name for command in COMMANDS.values() for field in command.fields})
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(sorted(COMMANDS)), st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=4))
 def test_any_fields_are_taken_or_refused(simulator: SimulatorHandle, name: str, fields: dict[str, Any]) -> None:
     """Whatever a field is given, the answer is ok, or an error in words."""

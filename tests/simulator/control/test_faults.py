@@ -365,7 +365,7 @@ NEWS_FAULTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(armed=st.lists(st.sampled_from(NEWS_FAULTS), max_size=5))
 def test_faults_change_what_is_told_and_not_what_is(
     simulator: SimulatorHandle, connect: Any, armed: list[tuple[str, dict[str, Any]]]

@@ -108,7 +108,7 @@ def test_a_simulator_at_rest_is_small_and_has_no_pandas() -> None:
             process.terminate()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(ZONES)), MOMENTS)
 def test_liquid_hours_are_those_of_the_calendar(name: str, moment: int) -> None:
     known = hours(name)
@@ -125,7 +125,7 @@ def test_liquid_hours_are_those_of_the_calendar(name: str, moment: int) -> None:
         assert entry.endswith("CLOSED") == (not intervals(name, day))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MOMENTS)
 def test_new_york_agrees_with_another_library(moment: int) -> None:
     today = datetime.fromtimestamp(moment, EASTERN).date()
@@ -134,7 +134,7 @@ def test_new_york_agrees_with_another_library(moment: int) -> None:
     assert list(parse_hours(hours_text(hours("XNYS"), moment, regular=True), "US/Eastern").open) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(ZONES)), MOMENTS, st.booleans())
 def test_what_the_text_says_is_when_it_trades(name: str, moment: int, regular: bool) -> None:
     known = hours(name)

@@ -46,7 +46,7 @@ def query(size: str, duration: tuple[int, str], end: float = NOON, regular: bool
     return Query(size, duration, end, regular, what)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(instruments, moments)
 def test_prices_are_a_pure_function_of_seed_contract_and_time(instrument: Instrument, moment: int) -> None:
     quote = MARKET.quote(instrument, moment)
@@ -60,7 +60,7 @@ def test_another_seed_has_other_prices() -> None:
     assert market(8).quote(apple, NOON) != MARKET.quote(apple, NOON)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(instruments, moments)
 def test_a_session_starts_at_its_open_touches_high_and_low_and_ends_at_its_close(
     instrument: Instrument, moment: int
@@ -79,7 +79,7 @@ def test_a_session_starts_at_its_open_touches_high_and_low_and_ends_at_its_close
     assert (bid <= ask).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     instruments,
     moments,
@@ -103,7 +103,7 @@ def test_what_a_clock_has_shown_does_not_change_as_it_goes_on(
         )  # fmt: skip
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(instruments, moments, st.booleans())
 def test_bars_of_all_sizes_agree(instrument: Instrument, moment: int, regular: bool) -> None:
     day = bars(MARKET, instrument, query("1 day", (1, "D"), moment, regular))[0]
@@ -297,7 +297,7 @@ def test_nothing_trades_in_a_midday_break() -> None:
     assert (quote.last, quote.volume) == (before.last, before.volume)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(moments, st.sampled_from([2.0, 4.0, 10.0, 0.1, 1.5]), st.sampled_from(["5 mins", "1 hour", "1 day"]))
 def test_a_split_scales_all_prices_and_volumes(moment: int, ratio: float, size: str) -> None:
     apple, split = by_symbol("AAPL"), market()

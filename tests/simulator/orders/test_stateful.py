@@ -287,6 +287,4 @@ def books(gateway: Gateway) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
 TestTrading = Trading.TestCase
-TestTrading.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestTrading.settings = settings(max_examples=40, stateful_step_count=30, suppress_health_check=list(HealthCheck))
