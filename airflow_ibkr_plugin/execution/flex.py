@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from airflow_ibkr_plugin.errors import ConfigError, IntentBusy
 from airflow_ibkr_plugin.execution.flex_ends import day_is_over
-from airflow_ibkr_plugin.execution.flex_fills import Imported, book_fills
+from airflow_ibkr_plugin.execution.flex_fills import Imported, OrderFills
 from airflow_ibkr_plugin.store.executions import Executions
 from airflow_ibkr_plugin.store.intents import Intents
 from airflow_ibkr_plugin.store.models.orders import ExecutionRow, OrderIntent
@@ -76,7 +76,15 @@ class _Import:
             groups[row.id].append(trade)
         for intent_id, trades in groups.items():
             row = self._session.get_one(OrderIntent, intent_id)
-            book_fills(self._session, row, trades, self._found, name=self._statement.name, last=self._last, at=self._at)
+            OrderFills(
+                session=self._session,
+                row=row,
+                trades=trades,
+                found=self._found,
+                name=self._statement.name,
+                last=self._last,
+                at=self._at,
+            ).book()
         for row in self._alive():
             self._end(row)
 

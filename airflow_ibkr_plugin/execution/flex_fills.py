@@ -74,84 +74,67 @@ class Imported:
         yield f"Orders ended: {len(self.ended)}."
 
 
-def book_fills(
-    session: Session,
-    row: OrderIntent,
-    trades: Sequence[FlexTrade],
-    found: Imported,
-    *,
-    name: str,
-    last: date,
-    at: datetime,
-) -> None:
-    """Bring an order's executions and its strategy's position to what the books and the statement's rows say together.
+@dataclass(frozen=True, kw_only=True)
+class OrderFills:
+    """What a statement tells of one order's fills.
 
     :param trades: rows of the statement about the order, as IBKR ordered them. :param name: of the statement.
     :param last: the last day that it tells of: what a later one said of a trade goes before what it says.
     """
-    _Fills(session, row, trades, found, name, last, at).book()
 
+    session: Session
+    row: OrderIntent
+    trades: Sequence[FlexTrade]
+    found: Imported
+    name: str
+    last: date
+    at: datetime
 
-class _Fills:
-    def __init__(
-        self,
-        session: Session,
-        row: OrderIntent,
-        trades: Sequence[FlexTrade],
-        found: Imported,
-        name: str,
-        last: date,
-        at: datetime,
-    ) -> None:
-        self._session = session
-        self._executions = Executions(session)
-        self._row = row
-        self._trades = trades
-        self._found = found
-        self._name = name
-        self._last = last
-        self._at = at
+    @property
+    def _executions(self) -> Executions:
+        return Executions(self.session)
 
     def book(self) -> None:
-        counted = {one.exec_id for one in self._executions.for_intent(self._row.id)}
-        have = {one.exec_id: one for one in self._executions.of_all_versions(self._row.id)}
+        """Bring the order's executions and its strategy's position to what the books and the rows say together."""
+        counted = {one.exec_id for one in self._executions.for_intent(self.row.id)}
+        have = {one.exec_id: one for one in self._executions.of_all_versions(self.row.id)}
         settled, where = self._settle(list(have.values()))
         for exec_id, fill in settled.stated.items():
             have[exec_id] = self._record(fill, where[exec_id], settled)
         new = [have[exec_id] for exec_id in settled.taken_back if self._take_back(have[exec_id], where, settled)]
         gone = [one for one in new if one.exec_id in counted]
-        self._found.unmatched += [self._unmatched(self._trades[number]) for number in settled.unmatched]
+        self.found.unmatched += [self._unmatched(self.trades[number]) for number in settled.unmatched]
         if not have:
             return
-        fills = self._executions.for_intent(self._row.id)
-        Orders(self._session).keep_up(self._row.id, fills, self._at, taken_back=bool(gone))
+        fills = self._executions.for_intent(self.row.id)
+        Orders(self.session).keep_up(self.row.id, fills, self.at, taken_back=bool(gone))
         held = self._held()
-        if self._row.strategy != ACCOUNT:
-            Positions(self._session).apply(
+        if self.row.strategy != ACCOUNT:
+            Positions(self.session).apply(
                 next(iter(have.values())),
-                self._row.strategy,
-                at=self._at,
-                currency=self._trades[0].currency,
-                sec_type=self._trades[0].sec_type.value,
+                self.row.strategy,
+                at=self.at,
+                currency=self.trades[0].currency,
+                sec_type=self.trades[0].sec_type.value,
             )
         for one in gone:
             self._tell(one, held)
 
     def _settle(self, have: Sequence[ExecutionRow]) -> tuple[Settled, dict[str, str]]:
         """What the rows say, and where in the file each execution stands last."""
-        told = [trade.execution for trade in self._trades if not trade.cancelled]
+        told = [trade.execution for trade in self.trades if not trade.cancelled]
         named = _same_fills(have, told)
-        rows = [Row(self._ours(trade.execution, named), trade.cancelled) for trade in self._trades]
+        rows = [Row(self._ours(trade.execution, named), trade.cancelled) for trade in self.trades]
         booked = [Booked(_execution(one), one.taken_back_on is not None) for one in have]
         where = {
-            row.fill.exec_id: f"{self._name}:{trade.line}: execution {row.fill.exec_id}"
-            for row, trade in zip(rows, self._trades, strict=True)
+            row.fill.exec_id: f"{self.name}:{trade.line}: execution {row.fill.exec_id}"
+            for row, trade in zip(rows, self.trades, strict=True)
             if not row.cancels
         }
         return settle(booked, rows), where
 
     def _ours(self, fill: Execution, named: dict[str, str]) -> Execution:
-        row = self._row
+        row = self.row
         return replace(
             fill,
             exec_id=named.get(fill.exec_id, fill.exec_id),
@@ -162,46 +145,46 @@ class _Fills:
         )
 
     def _record(self, fill: Execution, where: str, settled: Settled) -> ExecutionRow:
-        stored, is_new = self._executions.record(self._row.source, fill, self._row, self._at)
+        stored, is_new = self._executions.record(self.row.source, fill, self.row, self.at)
         stands = fill.exec_id not in settled.taken_back
-        what = f"{_text(stored)}, {self._row.strategy} {self._row.order_ref}"
+        what = f"{_text(stored)}, {self.row.strategy} {self.row.order_ref}"
         if is_new:
             if stands:
-                self._found.booked.append(what)
+                self.found.booked.append(what)
             return stored
-        self._found.known += 1
-        if stands and stored.taken_back_on is not None and stored.taken_back_on <= self._last:
+        self.found.known += 1
+        if stands and stored.taken_back_on is not None and stored.taken_back_on <= self.last:
             if fill.exec_id in settled.rebooked:
                 stored.taken_back_on = None
-                self._found.booked.append(f"{what}: IBKR had taken it back, and has booked it anew")
-                self._note(f"IBKR has booked {_text(stored)} anew: execution {fill.exec_id}, {self._name}")
+                self.found.booked.append(f"{what}: IBKR had taken it back, and has booked it anew")
+                self._note(f"IBKR has booked {_text(stored)} anew: execution {fill.exec_id}, {self.name}")
             else:
-                self._found.differing.append(f"{where} stands; by the books IBKR has taken it back")
+                self.found.differing.append(f"{where} stands; by the books IBKR has taken it back")
         if stands:
             self._compare(where, stored, fill)
         return stored
 
     def _compare(self, where: str, stored: ExecutionRow, fill: Execution) -> None:
         if (stored.side, stored.quantity, stored.price) != (fill.side, fill.quantity, fill.price):
-            self._found.differing.append(
+            self.found.differing.append(
                 f"{where}: {fill.side} {fill.quantity:f} at {fill.price:f}, in the books"
                 f" {stored.side} {stored.quantity:f} at {stored.price:f}"
             )
         paid, booked = fill.commission, stored.commission
         if paid is not None and booked is not None and abs(booked - paid) >= _CENT:
-            self._found.differing.append(f"{where}: commission {paid:f}, in the books {booked:f}")
+            self.found.differing.append(f"{where}: commission {paid:f}, in the books {booked:f}")
 
     def _take_back(self, one: ExecutionRow, where: dict[str, str], settled: Settled) -> bool:
         """Let it count no more; whether it did."""
         if one.taken_back_on is not None:
-            self._found.back_before += 1
+            self.found.back_before += 1
             return False
-        one.taken_back_on = self._last
-        self._found.taken_back.append(f"{_text(one)}, {self._row.strategy} {self._row.order_ref}")
+        one.taken_back_on = self.last
+        self.found.taken_back.append(f"{_text(one)}, {self.row.strategy} {self.row.order_ref}")
         kept = settled.taken_back[one.exec_id]
         if kept is not None and abs(kept) >= _CENT:
-            place = where.get(one.exec_id, f"{self._name}: execution {one.exec_id}")
-            self._found.differing.append(
+            place = where.get(one.exec_id, f"{self.name}: execution {one.exec_id}")
+            self.found.differing.append(
                 f"{place}: IBKR took it back, and keeps {kept:f} {one.commission_currency} of its commission, which the"
                 " books count no more"
             )
@@ -210,21 +193,21 @@ class _Fills:
     def _unmatched(self, trade: FlexTrade) -> str:
         fill = trade.execution
         return (
-            f"{self._name}:{trade.line}: {fill.side} {fill.quantity:f} {fill.symbol} at {fill.price:f},"
-            f" {fill.time:%Y-%m-%d %H:%M:%S} UTC, order {self._row.order_ref}. If a statement of its day is imported"
+            f"{self.name}:{trade.line}: {fill.side} {fill.quantity:f} {fill.symbol} at {fill.price:f},"
+            f" {fill.time:%Y-%m-%d %H:%M:%S} UTC, order {self.row.order_ref}. If a statement of its day is imported"
             " later, import this one again behind it."
         )
 
     def _held(self) -> Decimal:
-        row = self._row
-        position = Positions(self._session).get(row.source, row.account, row.strategy, row.con_id)
+        row = self.row
+        position = Positions(self.session).get(row.source, row.account, row.strategy, row.con_id)
         return position.quantity if position is not None else Decimal(0)
 
     def _note(self, text: str) -> None:
-        IntentNotes(self._session).add(self._row.id, NoteKind.TAKEN_BACK, text, at=self._at)
+        IntentNotes(self.session).add(self.row.id, NoteKind.TAKEN_BACK, text, at=self.at)
 
     def _tell(self, one: ExecutionRow, before: Decimal) -> None:
-        row, what = self._row, f"IBKR took back {_text(one)}: execution {one.exec_id}, {self._name}"
+        row, what = self.row, f"IBKR took back {_text(one)}: execution {one.exec_id}, {self.name}"
         self._note(what)
         log.warning("%s: %s", row.order_ref, what)
         done = [f"Order {row.order_ref} counts as not filled by it."]
@@ -239,13 +222,13 @@ class _Fills:
             " for more than is held. Then `airflow ibkr reconcile`.",
         )
         enqueue(
-            self._session,
+            self.session,
             message,
-            dedupe_key=f"taken-back:{one.source}:{one.exec_id}:{self._at.isoformat()}",
+            dedupe_key=f"taken-back:{one.source}:{one.exec_id}:{self.at.isoformat()}",
             strategy=row.strategy,
             dag_id=row.dag_id,
             run_id=row.run_id,
-            at=self._at,
+            at=self.at,
         )
 
 
